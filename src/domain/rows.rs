@@ -1,0 +1,204 @@
+//! Rows of one stream, by columns: the one shape in which they travel from the source to the wire.
+
+use super::{LocalId, LocalRef, Micros, Position, Stream};
+
+/// The values of one column, one for each row; `None` is NULL.
+#[derive(Clone, Debug)]
+pub enum Column {
+    /// Times (as microseconds) and integers.
+    Int(Vec<Option<i64>>),
+    /// FLOAT.
+    Float(Vec<Option<f32>>),
+    /// DOUBLE.
+    Double(Vec<Option<f64>>),
+}
+
+impl Column {
+    /// How many values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Int(values) => values.len(),
+            Self::Float(values) => values.len(),
+            Self::Double(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn pick(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::Int(values) => Self::Int(rows.iter().map(|&row| values[row]).collect()),
+            Self::Float(values) => Self::Float(rows.iter().map(|&row| values[row]).collect()),
+            Self::Double(values) => Self::Double(rows.iter().map(|&row| values[row]).collect()),
+        }
+    }
+
+    fn slice(&self, from: usize, to: usize) -> Self {
+        match self {
+            Self::Int(values) => Self::Int(values[from..to].to_vec()),
+            Self::Float(values) => Self::Float(values[from..to].to_vec()),
+            Self::Double(values) => Self::Double(values[from..to].to_vec()),
+        }
+    }
+
+    fn widen(self) -> Vec<Option<f64>> {
+        match self {
+            Self::Float(values) => values.into_iter().map(|value| value.map(f64::from)).collect(),
+            Self::Double(values) => values,
+            Self::Int(_) => unreachable!("an integer column is not a number column: the stream's description fixes it"),
+        }
+    }
+}
+
+/// Equal bit for bit: a NaN equals itself, and 0.0 differs from -0.0.
+impl PartialEq for Column {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.map(f32::to_bits) == b.map(f32::to_bits))
+            }
+            (Self::Double(a), Self::Double(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.map(f64::to_bits) == b.map(f64::to_bits))
+            }
+            (Self::Int(_) | Self::Float(_) | Self::Double(_), _) => false,
+        }
+    }
+}
+
+/// Rows of one stream, in the order of capture. The columns stand in the order of the stream's description and are equally long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    stream: Stream,
+    columns: Vec<Column>,
+}
+
+impl Rows {
+    /// Takes columns in the order of the stream's description.
+    ///
+    /// # Panics
+    /// When their number, kinds or lengths do not fit the description: whoever builds rows knows it.
+    pub fn new(stream: Stream, columns: Vec<Column>) -> Self {
+        let specs = stream.spec().columns;
+        assert_eq!(columns.len(), specs.len(), "{stream}: one column for each in the description");
+        assert!(columns.windows(2).all(|pair| pair[0].len() == pair[1].len()), "{stream}: columns of one length");
+        for (column, spec) in columns.iter().zip(specs) {
+            let fits = matches!(column, Column::Int(_)) != matches!(spec.kind, super::ColumnKind::Number);
+            assert!(fits, "{stream}.{}: a column of the described kind", spec.name);
+        }
+        Self { stream, columns }
+    }
+
+    /// No rows; number columns as FLOAT.
+    pub fn empty(stream: Stream) -> Self {
+        let column = |spec: &super::ColumnSpec| match spec.kind {
+            super::ColumnKind::Time | super::ColumnKind::Int => Column::Int(Vec::new()),
+            super::ColumnKind::Number => Column::Float(Vec::new()),
+        };
+        Self { stream, columns: stream.spec().columns.iter().map(column).collect() }
+    }
+
+    /// Whose rows they are.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// The columns, in the order of the description.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.columns[0].len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The integer (or time, in microseconds) at a column and row.
+    ///
+    /// # Panics
+    /// When the column is a number column.
+    pub fn int(&self, column: usize, row: usize) -> Option<i64> {
+        match &self.columns[column] {
+            Column::Int(values) => values[row],
+            Column::Float(_) | Column::Double(_) => panic!("{}: column {column} holds no integers", self.stream),
+        }
+    }
+
+    /// The row's time; NULL is possible where the table is keyed by an id.
+    pub fn time(&self, row: usize) -> Option<Micros> {
+        self.int(self.stream.spec().key[0], row).map(Micros)
+    }
+
+    /// The catalog entities that a row points to.
+    pub fn refers(&self, row: usize) -> impl Iterator<Item = LocalRef> + '_ {
+        self.stream.spec().columns.iter().enumerate().filter_map(move |(place, spec)| {
+            let kind = spec.refers?;
+            Some(LocalRef { kind, id: LocalId(self.int(place, row)?) })
+        })
+    }
+
+    /// The position after a row: by id where it has one, else by its key. `None` for a row with neither.
+    pub fn position(&self, row: usize) -> Option<Position> {
+        let spec = self.stream.spec();
+        if let Some(id) = spec.row_id.and_then(|place| self.int(place, row)) {
+            return Some(Position::Id(id));
+        }
+        let rest = spec.key[1..].iter().map(|&place| self.int(place, row)).collect::<Option<Vec<_>>>()?;
+        Some(Position::Key { time: self.time(row)?, rest })
+    }
+
+    /// The rows at these places, in this order.
+    #[must_use]
+    pub fn pick(&self, rows: &[usize]) -> Self {
+        Self { stream: self.stream, columns: self.columns.iter().map(|column| column.pick(rows)).collect() }
+    }
+
+    /// The rows from one place up to another (exclusive).
+    #[must_use]
+    pub fn slice(&self, from: usize, to: usize) -> Self {
+        Self { stream: self.stream, columns: self.columns.iter().map(|column| column.slice(from, to)).collect() }
+    }
+
+    /// Adds other rows of the same stream at the end; a FLOAT column becomes DOUBLE when either side is.
+    ///
+    /// # Panics
+    /// When the streams differ.
+    pub fn extend(&mut self, other: Self) {
+        assert_eq!(self.stream, other.stream, "rows of one stream");
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        for (mine, theirs) in self.columns.iter_mut().zip(other.columns) {
+            match (&mut *mine, theirs) {
+                (Column::Int(mine), Column::Int(theirs)) => mine.extend(theirs),
+                (Column::Float(mine), Column::Float(theirs)) => mine.extend(theirs),
+                (Column::Double(mine), theirs) => mine.extend(theirs.widen()),
+                (_, theirs) => {
+                    let mut wide = std::mem::replace(mine, Column::Int(Vec::new())).widen();
+                    wide.extend(theirs.widen());
+                    *mine = Column::Double(wide);
+                }
+            }
+        }
+    }
+
+    /// The rows with the integers of one column replaced.
+    ///
+    /// # Panics
+    /// When there is not one value for each row.
+    #[must_use]
+    pub fn with_ints(mut self, column: usize, values: Vec<Option<i64>>) -> Self {
+        assert_eq!(values.len(), self.len(), "one value for each row");
+        self.columns[column] = Column::Int(values);
+        self
+    }
+}

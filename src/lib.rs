@@ -1,0 +1,5 @@
+//! packhorse carries sensor readings and node states from a gateway's local MySQL to a central REST server.
+
+pub mod domain;
+pub mod ports;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The `packhorse` command.
+
+fn main() {}

@@ -1,0 +1,221 @@
+//! The only two seams: where rows come from ([`Source`]) and where they go ([`Sink`]).
+//!
+//! The one rule: an adapter decides nothing about retries, parking or progress. It says what happened, with advice, and returns.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    Catalog, Entity, EntityKind, Epoch, Generation, Micros, Outcome, Position, RemoteId, Rows, Seq, SourceId, Stream,
+};
+
+/// How a stream's table is paged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By the auto-increment id; the time plays no part.
+    Id,
+    /// By the natural key, whose first column is the time.
+    Key,
+}
+
+/// A stream as this source has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStream {
+    /// Which one.
+    pub stream: Stream,
+    /// How it is paged.
+    pub order: Order,
+}
+
+/// One page to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// The stream.
+    pub stream: Stream,
+    /// Rows after this position.
+    pub after: Position,
+    /// For streams paged by key: only rows with an earlier time (the settle horizon). Ignored for streams paged by id.
+    pub before: Option<Micros>,
+    /// At most this many rows.
+    pub limit: u32,
+}
+
+/// What the source is, found out at connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSchema {
+    /// The streams it has.
+    pub streams: Vec<SourceStream>,
+    /// For people: the server's version.
+    pub version: String,
+}
+
+/// Why the source did not answer; what capture does about it hangs on the variant.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No connection, or it broke, or a deadline ran out. It may come back by itself.
+    #[error("cannot reach the source database: {advice}")]
+    Unreachable {
+        /// What happened and what to do.
+        advice: String,
+        /// The cause.
+        #[source]
+        cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// It does not let us in or does not let us read. A human is needed; it is tried again slowly.
+    #[error("the source database refuses: {advice}")]
+    Denied {
+        /// What happened and what to do.
+        advice: String,
+        /// The cause.
+        #[source]
+        cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A table or column that we need is missing or of an unusable type. A human is needed; it is tried again slowly.
+    #[error("the source's schema does not fit: {advice}")]
+    Schema {
+        /// What is missing and what to do.
+        advice: String,
+    },
+    /// A row cannot be decoded. It is never skipped: the stream stops here until it is mended.
+    #[error("a row of the source cannot be read: {advice}")]
+    Row {
+        /// Which row, which column, why, and what to do.
+        advice: String,
+    },
+    /// A query failed for another reason. It is tried again.
+    #[error("a query of the source failed: {advice}")]
+    Query {
+        /// What happened and what to do.
+        advice: String,
+        /// The cause.
+        #[source]
+        cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+/// A database that rows are captured from. Each call has a deadline of its own; a connection on which one ran out is closed.
+#[async_trait]
+pub trait Source: Send {
+    /// Connects where there is no live connection, and looks at the schema. Cheap when connected.
+    async fn connect(&mut self) -> Result<SourceSchema, SourceError>;
+
+    /// The database's own idea of now, UTC.
+    async fn now(&mut self) -> Result<Micros, SourceError>;
+
+    /// The next rows after a position, in paging order; fewer than the limit only when there are no more for now.
+    async fn page(&mut self, request: &PageRequest) -> Result<Rows, SourceError>;
+
+    /// The position of the last row of a stream in paging order, or `Start` when it is empty. For streams paged by key: of those before `before`.
+    async fn last(&mut self, stream: Stream, before: Option<Micros>) -> Result<Position, SourceError>;
+
+    /// How many rows of a stream lie after a position (and before a time): for people, may be capped at `cap`.
+    async fn count_after(&mut self, request: &PageRequest, cap: u64) -> Result<u64, SourceError>;
+
+    /// The whole catalog, read in one transaction.
+    async fn catalog(&mut self) -> Result<Catalog, SourceError>;
+
+    /// Rows of a stream that no page can hold, because their time is not a date (`0000-00-00`): their number.
+    async fn unreadable(&mut self, stream: Stream) -> Result<u64, SourceError>;
+}
+
+/// The run of records that a request stands for, as its headers tell a server that understands them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Whose rows.
+    pub source: SourceId,
+    /// Which database stood behind it.
+    pub generation: Generation,
+    /// Which life of the outbox.
+    pub epoch: Epoch,
+    /// The first seq of the run.
+    pub first: Seq,
+    /// The seq after its last.
+    pub end: Seq,
+}
+
+/// Rows ready to be sent: every reference in them is the destination's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The run that they come from; rows of it that are held back are missing among them.
+    pub bounds: Bounds,
+    /// The rows, with central ids.
+    pub rows: Rows,
+}
+
+/// A catalog entity as a destination has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteEntity {
+    /// Its id there.
+    pub id: RemoteId,
+    /// Its content, with that destination's ids.
+    pub entity: Entity<RemoteId>,
+}
+
+/// Which entities of a kind to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// All of a kind: sensor types, room types, rooms, deployments, node types, nodes.
+    All(EntityKind),
+    /// The houses with an address in a deployment. A superset may come back: compare before use.
+    House {
+        /// The central deployment.
+        deployment: Option<RemoteId>,
+        /// The address.
+        address: Option<String>,
+    },
+    /// The location of a room in a house. A superset may come back: compare before use.
+    Location {
+        /// The central house.
+        house: Option<RemoteId>,
+        /// The central room.
+        room: Option<RemoteId>,
+    },
+}
+
+/// What a gateway says of itself now and then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushStatus {
+    /// The gateway's label, at most 25 characters.
+    pub hostname: String,
+    /// The program's version, at most 20 characters.
+    pub version: String,
+    /// The gateway's clock.
+    pub localtime: Micros,
+}
+
+/// What a bulk request came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The verdict on all rows together.
+    pub outcome: Outcome,
+    /// Bytes of the request's body.
+    pub body_bytes: u64,
+    /// How long the answer took.
+    pub took: Duration,
+}
+
+/// A destination. Every call ends by itself: with an answer, or by a deadline.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Sends rows. The outcome is `Accepted` only for a valid success for all of them.
+    async fn deliver(&self, delivery: &Delivery) -> Delivered;
+
+    /// Asks for entities. An error is never `Accepted`.
+    async fn find(&self, ask: &Ask) -> Result<Vec<RemoteEntity>, Outcome>;
+
+    /// Creates an entity; `id` only for kinds with a global id. Gives it back as stored, with its id there.
+    async fn create(&self, id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Result<RemoteEntity, Outcome>;
+
+    /// Replaces an entity's content (nodes whose location changed).
+    async fn update(&self, entity: &RemoteEntity) -> Result<(), Outcome>;
+
+    /// Stores the sensors of nodes. They have no call of their own: they travel as a bulk.
+    async fn put_sensors(&self, sensors: &[Entity<RemoteId>]) -> Result<(), Outcome>;
+
+    /// Reports the gateway's status.
+    async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome>;
+
+    /// Whether the destination has shown itself to be a packhorse receiver.
+    fn is_packhorse(&self) -> bool;
+}

@@ -1,0 +1,25 @@
+//! The HTTP contract as types and names, shared by the REST sink and the receiver.
+//!
+//! The one rule: what stands here is what legacy servers understand; what only our receiver understands is marked so, and is
+//! sent only to a server that has shown itself to be one.
+
+/// On every answer of a packhorse receiver; its value is the contract's version.
+pub const RECEIVER_HEADER: &str = "packhorse-receiver";
+/// The contract version that [`RECEIVER_HEADER`] carries.
+pub const RECEIVER_VERSION: &str = "1";
+
+/// Request header, packhorse receivers only: the source id, 32 hexadecimal digits.
+pub const SOURCE_HEADER: &str = "packhorse-source";
+/// Request header, packhorse receivers only: the source generation, decimal.
+pub const GENERATION_HEADER: &str = "packhorse-generation";
+
+/// The key of a table's name in each JSON object.
+pub const TABLE_KEY: &str = "__table__";
+/// Key in a NodeState object, packhorse receivers only: the row's id in the gateway's database. With source and generation it is the
+/// record's identity (I6); without it the natural key (time, nodeId, seq_num) is.
+pub const LOCAL_ID_KEY: &str = "localId";
+
+/// A hostname in a pushstatus fits this many characters.
+pub const HOSTNAME_CHARS_MAX: usize = 25;
+/// A version in a pushstatus fits this many characters; a longer one is a 500 on strict servers.
+pub const VERSION_CHARS_MAX: usize = 20;
