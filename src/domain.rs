@@ -4,6 +4,7 @@
 
 mod entity;
 mod ids;
+mod mappings;
 mod position;
 mod retry;
 mod rows;
@@ -15,6 +16,7 @@ pub use entity::{
     Catalog, Deployment, Entity, EntityKind, House, LocalRef, Location, Node, NodeType, Room, RoomType, Sensor, SensorType,
 };
 pub use ids::{Epoch, Generation, LocalId, RemoteId, Seq, SourceId};
+pub use mappings::Mappings;
 pub use position::Position;
 pub use retry::{Jitter, Retry};
 pub use rows::{Column, Rows};

@@ -2,5 +2,6 @@
 
 pub mod codec;
 pub mod domain;
+pub mod outbox;
 pub mod ports;
 pub mod wire;

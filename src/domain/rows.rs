@@ -43,14 +43,6 @@ impl Column {
             Self::Double(values) => Self::Double(values[from..to].to_vec()),
         }
     }
-
-    fn widen(self) -> Vec<Option<f64>> {
-        match self {
-            Self::Float(values) => values.into_iter().map(|value| value.map(f64::from)).collect(),
-            Self::Double(values) => values,
-            Self::Int(_) => unreachable!("an integer column is not a number column: the stream's description fixes it"),
-        }
-    }
 }
 
 /// Equal bit for bit: a NaN equals itself, and 0.0 differs from -0.0.
@@ -167,26 +159,27 @@ impl Rows {
         Self { stream: self.stream, columns: self.columns.iter().map(|column| column.slice(from, to)).collect() }
     }
 
-    /// Adds other rows of the same stream at the end; a FLOAT column becomes DOUBLE when either side is.
+    /// Whether other rows can be added: of the same stream, with numbers of the same width.
+    pub fn fits(&self, other: &Self) -> bool {
+        let alike = |(mine, theirs): (&Column, &Column)| std::mem::discriminant(mine) == std::mem::discriminant(theirs);
+        self.stream == other.stream && self.columns.iter().zip(&other.columns).all(alike)
+    }
+
+    /// Adds other rows at the end.
     ///
     /// # Panics
-    /// When the streams differ.
+    /// When they do not [fit](Self::fits), unless there are none here yet.
     pub fn extend(&mut self, other: Self) {
-        assert_eq!(self.stream, other.stream, "rows of one stream");
         if self.is_empty() {
             *self = other;
             return;
         }
         for (mine, theirs) in self.columns.iter_mut().zip(other.columns) {
-            match (&mut *mine, theirs) {
+            match (mine, theirs) {
                 (Column::Int(mine), Column::Int(theirs)) => mine.extend(theirs),
                 (Column::Float(mine), Column::Float(theirs)) => mine.extend(theirs),
-                (Column::Double(mine), theirs) => mine.extend(theirs.widen()),
-                (_, theirs) => {
-                    let mut wide = std::mem::replace(mine, Column::Int(Vec::new())).widen();
-                    wide.extend(theirs.widen());
-                    *mine = Column::Double(wide);
-                }
+                (Column::Double(mine), Column::Double(theirs)) => mine.extend(theirs),
+                (Column::Int(_) | Column::Float(_) | Column::Double(_), _) => panic!("{}: rows of one shape", self.stream),
             }
         }
     }

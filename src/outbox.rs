@@ -1,0 +1,333 @@
+//! The durable queue of one destination, and the only channel between capture and sender.
+//!
+//! Each stream is a log of its own: records get dense seqs when they are appended (I3), lie in chunks, and go when the cursor has passed them.
+//! Beside the logs stand the rows that were set aside, the catalog they need, the mapping of its ids, and the intent of the next request.
+//! What the keys and values are is described on top of [`format`]; which folder holds them, on top of [`data_dir`].
+//!
+//! Every change is one commit, which is on the disk before anyone is told of it (I1, I2): [`Outbox::watch`] shows only what is durable.
+//!
+//! The one rule: progress travels with what it is about. There is no call that moves a watermark without its rows, or a cursor without
+//! the batch it settles.
+
+pub mod data_dir;
+pub mod format;
+mod parked;
+mod store;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+pub use self::{
+    data_dir::{DataDir, DataDirError},
+    format::{Intent, Meta, Notes, Parked, Reason, StreamState},
+    parked::{HeldRows, ParkedChunk},
+    store::StoreError,
+    writer::OpenOptions,
+};
+use self::{store::Store, writer::Writer};
+use crate::{
+    codec,
+    domain::{Catalog, Entity, Epoch, Generation, LocalId, LocalRef, Mappings, Micros, Position, Rows, Seq, Stream},
+};
+
+/// Rows of one page with everything that enters with them (I1).
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// The rows, in the order of capture; may be empty when only the watermark or the catalog moves.
+    pub rows: Rows,
+    /// Where capture stands after them.
+    pub watermark: Position,
+    /// Catalog entities that are new or whose content changed.
+    pub catalog: Vec<(LocalRef, Entity<LocalId>)>,
+    /// The gateway's clock.
+    pub at: Micros,
+}
+
+/// Records on their way: consecutive seqs of one stream. It is settled as a whole, or dropped and leased again.
+#[derive(Debug, PartialEq)]
+pub struct Batch {
+    /// The outbox life that the seqs belong to.
+    pub epoch: Epoch,
+    /// The database that the rows come from.
+    pub generation: Generation,
+    /// The seq of the first row.
+    pub first: Seq,
+    /// The rows.
+    pub rows: Rows,
+}
+
+impl Batch {
+    /// The seq after its last row.
+    pub fn end(&self) -> Seq {
+        self.first.plus(self.rows.len() as u64)
+    }
+
+    /// The run that it stands for.
+    pub fn intent(&self) -> Intent {
+        Intent { stream: self.rows.stream(), first: self.first, end: self.end() }
+    }
+}
+
+/// Rows of a batch that are set aside instead of being acked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetAside {
+    /// Why.
+    pub reason: Reason,
+    /// Their places in the batch, ascending.
+    pub rows: Vec<usize>,
+}
+
+/// What the outbox holds, as of the last durable commit.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// What the store is.
+    pub meta: Meta,
+    /// Each stream's state, in the order of [`Stream::ALL`].
+    pub streams: [StreamState; Stream::ALL.len()],
+    /// The captured entities of the current generation.
+    pub catalog: Arc<Catalog>,
+    /// Their central ids.
+    pub mappings: Arc<Mappings>,
+    /// Held rows, by what they wait for.
+    pub held: Arc<BTreeMap<LocalRef, HeldRows>>,
+    /// The run that the next request carries.
+    pub intent: Option<Intent>,
+    /// The entity that was about to be created when this was written.
+    pub create_intent: Option<LocalRef>,
+    /// For people.
+    pub notes: Notes,
+}
+
+impl Snapshot {
+    /// One stream's state.
+    pub fn stream(&self, stream: Stream) -> &StreamState {
+        &self.streams[usize::from(stream.number())]
+    }
+
+    /// Records that wait to be delivered, over all streams.
+    pub fn pending(&self) -> u64 {
+        self.streams.iter().map(StreamState::pending).sum()
+    }
+
+    /// Records that are set aside, over all streams.
+    pub fn parked(&self) -> u64 {
+        self.streams.iter().map(StreamState::parked_now).sum()
+    }
+
+    /// Encoded bytes of pending records: what `outbox_max` bounds.
+    pub fn live_bytes(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.live_bytes).sum()
+    }
+}
+
+struct Shared {
+    path: PathBuf,
+    store: Store,
+    writer: Mutex<Writer>,
+    durable: watch::Sender<Snapshot>,
+}
+
+/// A handle to an open outbox; clones share it. Everything that touches the disk runs off the async threads.
+#[derive(Clone)]
+pub struct Outbox(Arc<Shared>);
+
+impl Outbox {
+    /// Opens the outbox in a destination's folder, and makes it where there is none. Blocks; call it off the async threads.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, StoreError> {
+        let (store, writer) = writer::open(path, options)?;
+        let durable = watch::Sender::new(writer.snapshot());
+        Ok(Self(Arc::new(Shared { path: path.into(), store, writer: Mutex::new(writer), durable })))
+    }
+
+    /// Opens the outbox in a destination's folder, if there is one. Blocks.
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
+        let Some((store, writer)) = writer::open_existing(path)? else { return Ok(None) };
+        let durable = watch::Sender::new(writer.snapshot());
+        Ok(Some(Self(Arc::new(Shared { path: path.into(), store, writer: Mutex::new(writer), durable }))))
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// What it holds, as of the last durable commit; the receiver wakes at each.
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.0.durable.subscribe()
+    }
+
+    /// What it holds now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.durable.borrow().clone()
+    }
+
+    /// Sets where a stream's capture begins; does nothing once that has been decided.
+    pub async fn start(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.start(store, stream, position)).await
+    }
+
+    /// Appends captured rows with their catalog and the watermark that covers them, in one commit.
+    pub async fn append(&self, captured: Captured) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.append(store, &captured)).await
+    }
+
+    /// The records of a stream from `from` on (the cursor, or the end of the batch before), at most `rows_max` of them and all of one
+    /// generation; `None` when there are none. Nothing beyond what is durable is seen (I2).
+    pub async fn lease(&self, stream: Stream, from: Seq, rows_max: usize) -> Result<Option<Batch>, StoreError> {
+        let end = self.0.durable.borrow().stream(stream).next;
+        self.read(move |store| read_run(store, stream, from, end, rows_max)).await
+    }
+
+    /// Settles a batch: what is set aside is parked, everything else is acked, the cursor moves behind it, and the intent of the next
+    /// request is written, in one commit.
+    ///
+    /// # Panics
+    /// When the batch does not begin at the cursor: acks out of order would break I5.
+    pub async fn settle(&self, batch: Batch, aside: Vec<SetAside>, next: Option<Intent>, at: Micros) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.settle(store, &batch, &aside, next, at)).await
+    }
+
+    /// Writes down the run that the next request carries.
+    pub async fn intend(&self, intent: Intent) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.intend(store, intent)).await
+    }
+
+    /// Writes down that an entity is about to be created at the destination (`None`: that it is settled).
+    pub async fn intend_create(&self, what: Option<LocalRef>) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.intend_create(store, what)).await
+    }
+
+    /// Remembers central ids, and forgets those given as `None`.
+    pub async fn map(&self, pairs: Vec<(LocalRef, Option<crate::domain::RemoteId>)>) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.map(store, &pairs)).await
+    }
+
+    /// Appends rows anew that were held for an entity, in commits of bounded size. Gives their number.
+    pub async fn return_held(&self, what: LocalRef) -> Result<u64, StoreError> {
+        let mut returned = 0;
+        loop {
+            let some = self.change(move |store, writer| writer.return_held(store, what)).await?;
+            if some == 0 {
+                return Ok(returned);
+            }
+            returned += some;
+        }
+    }
+
+    /// Notes trouble with the destination, for people.
+    pub async fn note_trouble(&self, at: Micros, trouble: String) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.note_trouble(store, at, trouble)).await
+    }
+
+    /// Parked chunks, held ones first, at most `chunks_max`.
+    pub async fn parked(&self, chunks_max: usize) -> Result<Vec<ParkedChunk>, StoreError> {
+        self.read(move |store| parked::list(store, chunks_max)).await
+    }
+
+    /// Header of the oldest pending chunk of a stream: since when its records have waited.
+    pub async fn oldest(&self, stream: Stream) -> Result<Option<codec::ChunkHeader>, StoreError> {
+        let state = self.0.durable.borrow().stream(stream).clone();
+        if state.pending() == 0 {
+            return Ok(None);
+        }
+        self.read(move |store| {
+            let found = store.last_up_to(&format::chunk_prefix(stream), &format::chunk_key(stream, state.cursor))?;
+            found
+                .map(|(_, bytes)| codec::peek(&bytes).map_err(|error| damaged_chunk(store, stream, state.cursor, &error)))
+                .transpose()
+        })
+        .await
+    }
+
+    /// Bytes that its files take on the disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.0.store.disk_bytes()
+    }
+
+    /// Runs a change off the async threads, and publishes what it made of the outbox. A caller that goes away does not stop it.
+    async fn change<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store, &mut Writer) -> Result<T, StoreError> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.0);
+        off_thread(move || {
+            let mut writer = lock(&shared.writer);
+            let result = change(&shared.store, &mut writer)?;
+            shared.durable.send_replace(writer.snapshot());
+            Ok(result)
+        })
+        .await
+    }
+
+    async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.0);
+        off_thread(move || read(&shared.store)).await
+    }
+}
+
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
+        // The runtime is being shut down.
+        Err(_) => Err(StoreError::Closed),
+    }
+}
+
+fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads consecutive records: `[from, end)`, at most `rows_max`, all of one generation.
+fn read_run(store: &Store, stream: Stream, from: Seq, end: Seq, rows_max: usize) -> Result<Option<Batch>, StoreError> {
+    if from >= end || rows_max == 0 {
+        return Ok(None);
+    }
+    let prefix = format::chunk_prefix(stream);
+    let missing = |seq: Seq| StoreError::Damaged { path: store.path().into(), what: format!("{stream} {seq} is missing") };
+    let Some((start, _)) = store.last_up_to(&prefix, &format::chunk_key(stream, from))? else { return Err(missing(from)) };
+    let mut batch: Option<Batch> = None;
+    let mut expected = from;
+    for entry in store.scan(&prefix, &start)? {
+        let (key, bytes) = entry?;
+        let (header, rows) = codec::decode(&bytes).map_err(|error| damaged_chunk(store, stream, expected, &error))?;
+        let misplaced = header.stream != stream || format::first_of_chunk_key(&key) != Some(header.first);
+        if misplaced || header.first > expected || header.end() <= expected {
+            return Err(missing(expected));
+        }
+        let skip = expected.since(header.first) as usize;
+        let room = rows_max - batch.as_ref().map_or(0, |batch| batch.rows.len());
+        let take = (rows.len() - skip).min(room).min(end.since(expected) as usize);
+        let rows = if skip == 0 && take == rows.len() { rows } else { rows.slice(skip, skip + take) };
+        match &mut batch {
+            None => batch = Some(Batch { epoch: header.epoch, generation: header.generation, first: from, rows }),
+            Some(batch) if batch.generation != header.generation || batch.epoch != header.epoch || !batch.rows.fits(&rows) => {
+                break;
+            }
+            Some(batch) => batch.rows.extend(rows),
+        }
+        expected = expected.plus(take as u64);
+        if expected >= end || take == room {
+            break;
+        }
+    }
+    batch.map_or_else(|| Err(missing(from)), |batch| Ok(Some(batch)))
+}
+
+fn damaged_chunk(store: &Store, stream: Stream, seq: Seq, error: &codec::CodecError) -> StoreError {
+    StoreError::Damaged { path: store.path().into(), what: format!("the chunk of {stream} {seq}: {error}") }
+}
+
+#[cfg(test)]
+mod tests;

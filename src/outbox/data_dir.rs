@@ -1,0 +1,220 @@
+//! The data directory: one owner at a time, one source id for good, a folder for each destination.
+//!
+//! ```text
+//! <data_dir>/lock                      held by the owner, for as long as it runs; its process id inside
+//! <data_dir>/source-id                 the random identity of this gateway's database
+//! <data_dir>/<destination>/CURRENT     the name of the store in use
+//! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
+//! ```
+//!
+//! The one rule: what is here and cannot be understood is left where it is, or renamed; it is never deleted.
+
+use std::{
+    fs::{File, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use super::store::{StoreError, io_error, sync_path};
+use crate::domain::SourceId;
+
+/// Why the data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another packhorse owns it.
+    #[error("{path} is in use by another packhorse{}: stop that one first", holder.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process id that the owner wrote down.
+        holder: Option<String>,
+    },
+    /// It does not exist or cannot be written.
+    #[error("cannot use data_dir {path}: give this user the right to write there, or set gateway.data_dir")]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        cause: io::Error,
+    },
+    /// The identity in it is not one.
+    #[error(
+        "{path} does not hold a source id (32 hexadecimal digits): restore it from a backup; a new one would make every row a new row"
+    )]
+    SourceId {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The data directory, owned by this process until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    source: SourceId,
+    /// The lock ends with this handle.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Becomes the owner; makes the directory and the source id where they are not there yet.
+    pub fn own(path: &Path, new_source_id: impl FnOnce() -> u128) -> Result<Self, DataDirError> {
+        let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
+        std::fs::create_dir_all(path).map_err(unusable)?;
+        let lock = lock(path)?;
+        let source = source_id(path, new_source_id)?;
+        Ok(Self { path: path.into(), source, _lock: lock })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The identity of this gateway's database.
+    pub fn source(&self) -> SourceId {
+        self.source
+    }
+
+    /// The folder of a destination's outbox.
+    pub fn outbox(&self, destination: &str) -> PathBuf {
+        self.path.join(destination)
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock"));
+    let mut file = options.map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let holder = file.read_to_string(&mut holder).is_ok().then(|| holder.trim().to_owned()).filter(|pid| !pid.is_empty());
+            return Err(DataDirError::InUse { path: path.into(), holder });
+        }
+        Err(TryLockError::Error(cause)) => return Err(unusable(cause)),
+    }
+    // The process id is for people; that it cannot be written (a full disk) must not stop the owner.
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+fn source_id(path: &Path, new: impl FnOnce() -> u128) -> Result<SourceId, DataDirError> {
+    let file = path.join("source-id");
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim().len() == 32 => text.parse().map_err(|_| DataDirError::SourceId { path: file }),
+        Ok(_) => Err(DataDirError::SourceId { path: file }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let source = SourceId(new());
+            replace_file(&file, &format!("{source}\n")).map_err(|error| match error {
+                StoreError::Io { cause, .. } => DataDirError::Unusable { path: path.into(), cause },
+                other => DataDirError::Unusable { path: path.into(), cause: io::Error::other(other) },
+            })?;
+            Ok(source)
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(DataDirError::SourceId { path: file }),
+        Err(cause) => Err(DataDirError::Unusable { path: path.into(), cause }),
+    }
+}
+
+/// Writes a small file so that after a crash there is the old content or the new one, and after `Ok` the new one.
+pub(super) fn replace_file(path: &Path, content: &str) -> Result<(), StoreError> {
+    let temporary = path.with_extension("new");
+    let written = File::create(&temporary).and_then(|mut file| file.write_all(content.as_bytes()).and_then(|()| file.sync_all()));
+    written.map_err(io_error(format!("writing {}", temporary.display())))?;
+    std::fs::rename(&temporary, path).map_err(io_error(format!("renaming {}", temporary.display())))?;
+    path.parent().map_or(Ok(()), sync_path)
+}
+
+/// The folder of the store in use, under a destination's folder; `None` when there never was one.
+pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let file = outbox.join("CURRENT");
+    let name = match std::fs::read_to_string(&file) {
+        Ok(name) => name,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(io_error(format!("reading {}", file.display()))(cause)),
+    };
+    let store = outbox.join(name.trim());
+    let damaged = |what: String| Err(StoreError::Damaged { path: outbox.into(), what });
+    if !is_store_name(name.trim()) {
+        return damaged(format!("CURRENT does not name a store: {:?}", name.trim()));
+    }
+    if !store.join("db").is_file() {
+        return damaged(format!("CURRENT names {}, which is not there", name.trim()));
+    }
+    Ok(Some(store))
+}
+
+/// Makes a store the one in use.
+pub(super) fn set_current(outbox: &Path, store: &Path) -> Result<(), StoreError> {
+    let name = store.file_name().unwrap_or_default().to_string_lossy();
+    replace_file(&outbox.join("CURRENT"), &format!("{name}\n"))
+}
+
+/// Stores under a destination's folder, oldest first.
+pub(super) fn stores(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match std::fs::read_dir(outbox) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error(format!("listing {}", outbox.display()))(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(io_error(format!("listing {}", outbox.display())))?;
+        if is_store_name(&entry.file_name().to_string_lossy()) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The folder for the `number`th store.
+pub(super) fn store_path(outbox: &Path, number: usize) -> PathBuf {
+    outbox.join(format!("gen-{number:06}"))
+}
+
+fn is_store_name(name: &str) -> bool {
+    name.strip_prefix("gen-").is_some_and(|number| number.len() == 6 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_id_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::own(dir.path(), || 5).unwrap().source();
+        assert_eq!(DataDir::own(dir.path(), || 6).unwrap().source(), first);
+    }
+
+    #[test]
+    fn a_second_owner_is_refused_and_told_who_the_first_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let _owner = DataDir::own(dir.path(), || 5).unwrap();
+        let error = DataDir::own(dir.path(), || 6).unwrap_err();
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_garbled_source_id_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for content in ["", "123", "zz", "0000000000000000000000000000000g"] {
+            std::fs::write(dir.path().join("source-id"), content).unwrap();
+            assert!(matches!(DataDir::own(dir.path(), || 6), Err(DataDirError::SourceId { .. })), "{content:?}");
+            assert_eq!(std::fs::read_to_string(dir.path().join("source-id")).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn a_current_that_names_nothing_is_damage_and_not_a_fresh_start() {
+        let dir = tempfile::tempdir().unwrap();
+        for content in ["gen-000001", "../elsewhere", ""] {
+            std::fs::write(dir.path().join("CURRENT"), content).unwrap();
+            assert!(matches!(current(dir.path()), Err(StoreError::Damaged { .. })), "{content:?}");
+        }
+    }
+}

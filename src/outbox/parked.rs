@@ -1,0 +1,104 @@
+//! Rows that were set aside: in chunks, under the reason that they wait for.
+//!
+//! The one rule: a row leaves here only in the transaction that appends it anew, or by an operator's `discard`.
+
+use std::collections::BTreeMap;
+
+use super::{
+    format::{self, Notes, PARKED_CHUNK_BYTES_MAX, Parked, REASON_BYTES_MAX, Reason},
+    store::{Change, Store, StoreError},
+};
+use crate::{
+    codec::{self, Run},
+    domain::{LocalRef, Rows},
+};
+
+/// How much waits for one entity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldRows {
+    /// Rows.
+    pub rows: u64,
+    /// Chunks that they lie in.
+    pub chunks: u64,
+}
+
+/// A parked chunk, decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParkedChunk {
+    /// Why and since when.
+    pub parked: Parked,
+    /// The rows.
+    pub rows: Rows,
+}
+
+/// Adds rows to a change as parked chunks; gives the number of chunks.
+pub(super) fn park(change: &mut Change, run: &Run, rows: &Rows, reason: &Reason, notes: &mut Notes) -> u64 {
+    let mut reason = reason.clone();
+    if let Reason::Refused(why) = &mut reason {
+        shorten(why);
+    }
+    let chunks = codec::encode(run, rows, PARKED_CHUNK_BYTES_MAX);
+    let count = chunks.len() as u64;
+    for chunk in chunks {
+        let parked = Parked { stream: rows.stream(), count: chunk.header.count, at: run.captured_at, reason: reason.clone() };
+        let value = [format::to_bytes(&parked), chunk.bytes].concat();
+        change.put(format::parked_key(&reason, notes.next_parked), value);
+        notes.next_parked += 1;
+    }
+    count
+}
+
+/// Cuts a text to what a parked value has room for.
+pub(super) fn shorten(text: &mut String) {
+    if text.len() > REASON_BYTES_MAX {
+        let cut = (0..=REASON_BYTES_MAX).rev().find(|&cut| text.is_char_boundary(cut)).unwrap_or(0);
+        text.truncate(cut);
+    }
+}
+
+/// A parked value's head and its chunk.
+pub(super) fn split<'a>(store: &Store, value: &'a [u8]) -> Result<(Parked, &'a [u8]), StoreError> {
+    let damaged = || StoreError::Damaged { path: store.path().into(), what: "a parked value does not decode".into() };
+    let (parked, used) = format::from_bytes::<Parked>(value).ok_or_else(damaged)?;
+    Ok((parked, &value[used..]))
+}
+
+/// What is held, by what it waits for.
+pub(super) fn held(store: &Store) -> Result<BTreeMap<LocalRef, HeldRows>, StoreError> {
+    let mut held = BTreeMap::<LocalRef, HeldRows>::new();
+    for entry in store.scan(format::HELD, format::HELD)? {
+        let (_, value) = entry?;
+        if let (Parked { reason: Reason::Held(what), count, .. }, _) = split(store, &value)? {
+            let entry = held.entry(what).or_default();
+            entry.rows += u64::from(count);
+            entry.chunks += 1;
+        }
+    }
+    Ok(held)
+}
+
+/// Takes one chunk of rows out of the count.
+pub(super) fn forget(held: &mut BTreeMap<LocalRef, HeldRows>, what: LocalRef, rows: u64) {
+    if let Some(entry) = held.get_mut(&what) {
+        entry.rows -= rows;
+        entry.chunks -= 1;
+        if entry.chunks == 0 {
+            held.remove(&what);
+        }
+    }
+}
+
+/// Parked chunks, held ones first.
+pub(super) fn list(store: &Store, chunks_max: usize) -> Result<Vec<ParkedChunk>, StoreError> {
+    let mut found = Vec::new();
+    for prefix in [format::HELD, format::REFUSED] {
+        for entry in store.scan(prefix, prefix)?.take(chunks_max - found.len()) {
+            let (_, value) = entry?;
+            let (parked, chunk) = split(store, &value)?;
+            let (_, rows) = codec::decode(chunk)
+                .map_err(|error| StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") })?;
+            found.push(ParkedChunk { parked, rows });
+        }
+    }
+    Ok(found)
+}

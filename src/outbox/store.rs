@@ -1,0 +1,276 @@
+//! sled behind one door: open, read, commit. Nothing else in packhorse names it.
+//!
+//! What sled 0.34.7 does not do by itself is done here: its `flush` ends in `sync_file_range`, so each commit is followed by an fdatasync
+//! of its file through a handle of our own; what it creates is fsynced once; its panics and leftovers at open are caught and cleared;
+//! after an error it is not used again until it has been reopened.
+//!
+//! The one rule (I2): [`Store::commit`] returns `Ok` only when everything in it is on the disk.
+
+use std::{
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// Memory for sled's page cache; its default is 1 GB.
+const CACHE_BYTES: u64 = 16 << 20;
+
+/// Why a store did not open or work. The files are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk or its file system.
+    #[error("the disk under the outbox failed: {context}")]
+    Io {
+        /// What was being done.
+        context: String,
+        /// The cause.
+        #[source]
+        cause: io::Error,
+    },
+    /// The files are not what a store leaves behind.
+    #[error(
+        "the outbox at {path} is damaged: {what}; nothing was changed: keep the folder and see docs/architecture.md, 'When an outbox does not open'"
+    )]
+    Damaged {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Written by another version of this program.
+    #[error(
+        "the outbox at {path} has format version {found}, this program knows version {known}: run the packhorse that wrote it, or let it drain first"
+    )]
+    Format {
+        /// Its folder.
+        path: PathBuf,
+        /// The version found.
+        found: u16,
+        /// The version known.
+        known: u16,
+    },
+    /// An earlier error closed it; it has to be reopened.
+    #[error("the outbox was closed after an earlier error")]
+    Closed,
+    /// Another process holds it.
+    #[error("the outbox at {path} is in use by another process")]
+    InUse {
+        /// Its folder.
+        path: PathBuf,
+    },
+}
+
+/// A key with its value.
+pub(super) type Entry = (Vec<u8>, Vec<u8>);
+
+/// An atomic change: all of it is stored, or nothing.
+#[derive(Default)]
+pub(super) struct Change(sled::Batch);
+
+impl Change {
+    pub(super) fn put(&mut self, key: impl AsRef<[u8]>, value: Vec<u8>) {
+        self.0.insert(key.as_ref(), value);
+    }
+
+    pub(super) fn remove(&mut self, key: impl AsRef<[u8]>) {
+        self.0.remove(key.as_ref());
+    }
+}
+
+/// An open store.
+pub(super) struct Store {
+    path: PathBuf,
+    /// `None` only while it is being dropped.
+    db: Option<sled::Db>,
+    /// The same file as sled's, for the fdatasync that sled does not do.
+    file: File,
+    /// After an error sled may hold what is not on the disk, and a second fdatasync would report a success that is none.
+    failed: AtomicBool,
+}
+
+impl Store {
+    /// Opens the store in a folder, which is created when it is not there.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let fresh = !path.join("db").exists();
+        remove_unfinished_snapshots(path)?;
+        let db = match open_sled(path) {
+            Ok(db) => db,
+            Err(OpenFailure::Io(cause)) if cause.to_string().contains("could not acquire lock") => {
+                return Err(StoreError::InUse { path: path.into() });
+            }
+            Err(OpenFailure::Io(cause)) => return Err(io_error(format!("opening {}", path.display()))(cause)),
+            Err(OpenFailure::Damage(first)) if !fresh => {
+                // A snapshot only shortens the way; without it sled reads its whole log.
+                tracing::warn!(path = %path.display(), cause = first, "the outbox did not open: trying again without its snapshots");
+                set_snapshots_aside(path)?;
+                open_sled(path).map_err(|second| match second {
+                    OpenFailure::Io(cause) => io_error(format!("opening {}", path.display()))(cause),
+                    OpenFailure::Damage(what) => StoreError::Damaged { path: path.into(), what },
+                })?
+            }
+            Err(OpenFailure::Damage(what)) => return Err(StoreError::Damaged { path: path.into(), what }),
+        };
+        let file = File::open(path.join("db")).map_err(io_error("opening the store's file"))?;
+        let store = Self { path: path.into(), db: Some(db), file, failed: AtomicBool::new(false) };
+        store.sync_creation()?;
+        Ok(store)
+    }
+
+    /// What sled creates, and the names of it, are on the disk from here on.
+    fn sync_creation(&self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(io_error("fsync of the store's file"))?;
+        for made in [self.path.join("conf"), self.path.clone()] {
+            sync_path(&made)?;
+        }
+        self.path.parent().map_or(Ok(()), sync_path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn db(&self) -> Result<&sled::Db, StoreError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
+        }
+        self.db.as_ref().ok_or(StoreError::Closed)
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let db = self.db()?;
+        let value = self.guarded("reading", || db.get(key))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    /// The entries whose keys begin with `prefix`, in key order, from `from` on (inclusive).
+    pub(super) fn scan(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Entry, StoreError>> + use<'_>, StoreError> {
+        let prefix = prefix.to_vec();
+        let mut range = self.db()?.range(from.to_vec()..);
+        Ok(std::iter::from_fn(move || {
+            let (key, value) = match self.guarded("reading", || range.next().transpose()) {
+                Ok(entry) => entry?,
+                Err(error) => return Some(Err(error)),
+            };
+            key.starts_with(&prefix).then(|| Ok((key.to_vec(), value.to_vec())))
+        }))
+    }
+
+    /// The last entry whose key is at most `key` and begins with `prefix`.
+    pub(super) fn last_up_to(&self, prefix: &[u8], key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let db = self.db()?;
+        let entry = self.guarded("reading", || db.range(..=key.to_vec()).next_back().transpose())?;
+        Ok(entry.filter(|(key, _)| key.starts_with(prefix)).map(|(key, value)| (key.to_vec(), value.to_vec())))
+    }
+
+    /// Stores a change. On `Ok` it is on the disk; on an error nobody knows, and the store answers only `Closed` until it is reopened.
+    pub(super) fn commit(&self, change: Change) -> Result<(), StoreError> {
+        let db = self.db()?;
+        self.guarded("committing", || {
+            db.apply_batch(change.0)?;
+            db.flush()
+        })?;
+        self.file.sync_data().map_err(|cause| {
+            self.failed.store(true, Ordering::Release);
+            io_error("fdatasync of the store's file")(cause)
+        })
+    }
+
+    /// Bytes that the store's files take on the disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok()).filter(std::fs::Metadata::is_file).map(|meta| meta.len()).sum()
+    }
+
+    /// Runs a call of sled's; an error or a panic in it closes the store.
+    fn guarded<T>(&self, doing: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+        let result = catch_unwind(AssertUnwindSafe(call));
+        if !matches!(result, Ok(Ok(_))) {
+            self.failed.store(true, Ordering::Release);
+        }
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(sled::Error::Io(cause))) => Err(io_error(format!("{doing} {}", self.path.display()))(cause)),
+            Ok(Err(other)) => Err(StoreError::Damaged { path: self.path.clone(), what: other.to_string() }),
+            Err(panic) => Err(StoreError::Damaged { path: self.path.clone(), what: panic_text(panic.as_ref()) }),
+        }
+    }
+}
+
+impl Drop for Store {
+    /// sled syncs when it is dropped and unwraps the result: a failing disk must not end the process.
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(db))) {
+            tracing::warn!(path = %self.path.display(), cause = panic_text(panic.as_ref()), "closing the outbox failed: what was committed is on the disk");
+        }
+    }
+}
+
+enum OpenFailure {
+    Io(io::Error),
+    Damage(String),
+}
+
+fn open_sled(path: &Path) -> Result<sled::Db, OpenFailure> {
+    // Without its background flusher, which only logs errors: every commit flushes.
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(sled::Error::Io(cause))) => Err(OpenFailure::Io(cause)),
+        Ok(Err(other)) => Err(OpenFailure::Damage(other.to_string())),
+        Err(panic) => Err(OpenFailure::Damage(panic_text(panic.as_ref()))),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("sled panicked").lines().next().unwrap_or_default().to_owned()
+}
+
+fn snapshots(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error(format!("listing {}", path.display()))(error)),
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(io_error(format!("listing {}", path.display())))?;
+    Ok(names
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snap.")))
+        .collect())
+}
+
+/// A crash while sled wrote a snapshot leaves a file that makes it refuse to open.
+fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
+    for snapshot in snapshots(path)?.iter().filter(|path| path.extension().is_some_and(|end| end == "generating")) {
+        std::fs::remove_file(snapshot).map_err(io_error(format!("removing {}", snapshot.display())))?;
+    }
+    Ok(())
+}
+
+fn set_snapshots_aside(path: &Path) -> Result<(), StoreError> {
+    let aside = path.join("aside");
+    std::fs::create_dir_all(&aside).map_err(io_error(format!("creating {}", aside.display())))?;
+    for snapshot in snapshots(path)? {
+        let to = aside.join(snapshot.file_name().unwrap_or_default());
+        std::fs::rename(&snapshot, &to).map_err(io_error(format!("moving {}", snapshot.display())))?;
+    }
+    sync_path(path)
+}
+
+pub(super) fn io_error(context: impl Into<String>) -> impl FnOnce(io::Error) -> StoreError {
+    let context = context.into();
+    move |cause| StoreError::Io { context, cause }
+}
+
+/// Makes a file's content, or a folder's names, durable.
+pub(super) fn sync_path(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(io_error(format!("fsync of {}", path.display())))
+}

@@ -1,0 +1,321 @@
+use super::*;
+use crate::domain::{Column, EntityKind, Node, RemoteId, SourceId};
+
+const AT: Micros = Micros(1_700_000_000_000_000);
+
+fn options() -> OpenOptions {
+    OpenOptions { destination: "here".into(), source: SourceId(9), epoch: Epoch(77) }
+}
+
+fn open(dir: &Path) -> Outbox {
+    Outbox::open(dir, &options()).unwrap()
+}
+
+/// Readings whose value is their number, of node `number % 3`.
+fn readings(numbers: std::ops::Range<i64>) -> Rows {
+    let int = |value: &dyn Fn(i64) -> Option<i64>| Column::Int(numbers.clone().map(value).collect());
+    let location = |number: i64| (number % 2 == 0).then_some(4);
+    Rows::new(
+        Stream::Reading,
+        vec![
+            int(&|number| Some(number * 1_000_000)),
+            int(&|number| Some(number % 3)),
+            int(&|_| Some(0)),
+            int(&location),
+            Column::Float(numbers.clone().map(|number| Some(number as f32)).collect()),
+        ],
+    )
+}
+
+fn captured(numbers: std::ops::Range<i64>) -> Captured {
+    let watermark = Position::Key { time: Micros(numbers.end * 1_000_000), rest: vec![0, 0] };
+    Captured { rows: readings(numbers), watermark, catalog: Vec::new(), at: AT }
+}
+
+async fn lease(outbox: &Outbox, rows_max: usize) -> Option<Batch> {
+    let cursor = outbox.snapshot().stream(Stream::Reading).cursor;
+    outbox.lease(Stream::Reading, cursor, rows_max).await.unwrap()
+}
+
+fn node(id: i64) -> LocalRef {
+    LocalRef { kind: EntityKind::Node, id: LocalId(id) }
+}
+
+fn balance(state: &StreamState) {
+    assert_eq!(state.next.0, state.pending() + state.acked + state.parked_ever, "I5: {state:?}");
+}
+
+#[tokio::test]
+async fn what_was_appended_is_there_after_reopening_with_its_watermark() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..5_000)).await.unwrap();
+    let before = outbox.snapshot();
+    drop(outbox);
+    let outbox = open(dir.path());
+    assert_eq!(outbox.snapshot().streams, before.streams);
+    assert_eq!(lease(&outbox, 10_000).await.unwrap().rows, readings(0..5_000));
+}
+
+#[tokio::test]
+async fn an_outbox_keeps_its_epoch_for_life() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let other = OpenOptions { epoch: Epoch(5), ..options() };
+    assert_eq!(Outbox::open(dir.path(), &other).unwrap().snapshot().meta.epoch, Epoch(77));
+}
+
+#[tokio::test]
+async fn settled_records_go_and_their_chunks_with_them_when_the_cursor_has_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..10_000)).await.unwrap();
+    let mut expected = 0;
+    while let Some(batch) = lease(&outbox, 777).await {
+        assert_eq!(batch.first, Seq(expected));
+        assert_eq!(batch.rows, readings(expected as i64..(expected as i64 + batch.rows.len() as i64)));
+        expected = batch.end().0;
+        outbox.settle(batch, Vec::new(), None, AT).await.unwrap();
+        balance(outbox.snapshot().stream(Stream::Reading));
+    }
+    let state = outbox.snapshot().stream(Stream::Reading).clone();
+    assert_eq!((expected, state.acked, state.pending(), state.live_bytes), (10_000, 10_000, 0, 0));
+}
+
+#[tokio::test]
+async fn the_cursor_may_stand_within_a_chunk_across_a_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..100)).await.unwrap();
+    let batch = lease(&outbox, 37).await.unwrap();
+    outbox.settle(batch, Vec::new(), None, AT).await.unwrap();
+    drop(outbox);
+    let outbox = open(dir.path());
+    let batch = lease(&outbox, 1_000).await.unwrap();
+    assert_eq!((batch.first, batch.rows), (Seq(37), readings(37..100)));
+}
+
+#[tokio::test]
+async fn a_batch_dropped_unsettled_is_leased_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..10)).await.unwrap();
+    let first = lease(&outbox, 10).await.unwrap();
+    assert_eq!(lease(&outbox, 10).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn the_intent_of_the_next_request_survives_with_the_ack_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..100)).await.unwrap();
+    let batch = lease(&outbox, 40).await.unwrap();
+    let next = outbox.lease(Stream::Reading, batch.end(), 40).await.unwrap().unwrap().intent();
+    outbox.settle(batch, Vec::new(), Some(next), AT).await.unwrap();
+    drop(outbox);
+    assert_eq!(open(dir.path()).snapshot().intent, Some(Intent { stream: Stream::Reading, first: Seq(40), end: Seq(80) }));
+}
+
+#[tokio::test]
+async fn held_rows_return_at_the_tail_once_and_survive_a_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..9_000)).await.unwrap();
+    let batch = lease(&outbox, 9_000).await.unwrap();
+    let held: Vec<usize> = (0..9_000).filter(|row| row % 3 == 1).collect();
+    let expected = batch.rows.pick(&held);
+    let aside = vec![SetAside { reason: Reason::Held(node(1)), rows: held }];
+    outbox.settle(batch, aside, None, AT).await.unwrap();
+    drop(outbox);
+
+    let outbox = open(dir.path());
+    assert_eq!(outbox.snapshot().held[&node(1)].rows, 3_000);
+    assert_eq!(outbox.snapshot().parked(), 3_000);
+    assert_eq!(outbox.return_held(node(2)).await.unwrap(), 0);
+    assert_eq!(outbox.return_held(node(1)).await.unwrap(), 3_000);
+    assert_eq!(outbox.return_held(node(1)).await.unwrap(), 0);
+    let batch = lease(&outbox, 10_000).await.unwrap();
+    assert_eq!((batch.first, &batch.rows), (Seq(9_000), &expected));
+    let state = outbox.snapshot().stream(Stream::Reading).clone();
+    balance(&state);
+    assert_eq!((state.parked_now(), state.parked_ever, state.acked), (0, 3_000, 6_000));
+    assert!(outbox.snapshot().held.is_empty());
+}
+
+#[tokio::test]
+async fn refused_rows_stay_with_a_shortened_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..10)).await.unwrap();
+    let batch = lease(&outbox, 10).await.unwrap();
+    let aside = vec![SetAside { reason: Reason::Refused("ü".repeat(4_000)), rows: vec![3, 4] }];
+    outbox.settle(batch, aside, None, AT).await.unwrap();
+    drop(outbox);
+    let parked = open(dir.path()).parked(10).await.unwrap();
+    assert_eq!(parked.len(), 1);
+    assert_eq!(parked[0].rows, readings(3..5));
+    assert!(
+        matches!(&parked[0].parked.reason, Reason::Refused(why) if why.len() <= format::REASON_BYTES_MAX && why.starts_with('ü'))
+    );
+}
+
+#[tokio::test]
+async fn catalog_and_mappings_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    let entity = Entity::Node(Node { location: Some(LocalId(4)), node_type: None });
+    outbox.append(Captured { catalog: vec![(node(-3), entity.clone())], ..captured(0..1) }).await.unwrap();
+    outbox.intend_create(Some(node(-3))).await.unwrap();
+    drop(outbox);
+    let outbox = open(dir.path());
+    assert_eq!(outbox.snapshot().create_intent, Some(node(-3)));
+    outbox.map(vec![(node(-3), Some(RemoteId(50))), (node(8), Some(RemoteId(8)))]).await.unwrap();
+    outbox.map(vec![(node(8), None)]).await.unwrap();
+    drop(outbox);
+    let snapshot = open(dir.path()).snapshot();
+    assert_eq!(snapshot.catalog[&node(-3)], entity);
+    assert_eq!(snapshot.mappings.iter().collect::<Vec<_>>(), [(node(-3), RemoteId(50))]);
+    assert_eq!(snapshot.create_intent, None);
+}
+
+#[tokio::test]
+async fn where_capture_begins_is_decided_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.start(Stream::NodeState, Position::Id(5)).await.unwrap();
+    outbox.start(Stream::NodeState, Position::Id(900)).await.unwrap();
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).watermark, Position::Id(5));
+}
+
+#[tokio::test]
+async fn a_lease_sees_nothing_beyond_what_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    assert_eq!(lease(&outbox, 10).await, None);
+    outbox.append(captured(0..10)).await.unwrap();
+    assert_eq!(outbox.lease(Stream::Reading, Seq(10), 10).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn numbers_of_two_widths_do_not_share_a_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..10)).await.unwrap();
+    let mut columns = readings(10..20).columns().to_vec();
+    columns[4] = Column::Double(vec![Some(18.04); 10]);
+    outbox.append(Captured { rows: Rows::new(Stream::Reading, columns), ..captured(10..20) }).await.unwrap();
+    assert_eq!(lease(&outbox, 100).await.unwrap().rows.len(), 10);
+}
+
+#[tokio::test]
+#[should_panic(expected = "I5")]
+async fn an_ack_out_of_order_is_a_broken_invariant() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..10)).await.unwrap();
+    let batch = outbox.lease(Stream::Reading, Seq(5), 3).await.unwrap().unwrap();
+    outbox.settle(batch, Vec::new(), None, AT).await.unwrap();
+}
+
+#[test]
+fn a_second_handle_to_the_same_store_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path());
+    assert!(matches!(Outbox::open(dir.path(), &options()), Err(StoreError::InUse { .. })));
+}
+
+#[test]
+fn an_outbox_of_another_source_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let other = OpenOptions { source: SourceId(10), ..options() };
+    assert!(matches!(Outbox::open(dir.path(), &other), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_store_of_another_format_version_is_told_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let store = Store::open(&dir.path().join("gen-000001")).unwrap();
+    let mut meta = store.get(format::META).unwrap().unwrap();
+    meta[0] = 200;
+    let mut change = store::Change::default();
+    change.put(format::META, meta);
+    store.commit(change).unwrap();
+    drop(store);
+    for _ in 0..2 {
+        let error = Outbox::open(dir.path(), &options()).err().unwrap();
+        assert!(matches!(error, StoreError::Format { found: 200, .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_store_that_became_empty_is_damage_and_not_a_fresh_start() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    std::fs::remove_dir_all(dir.path().join("gen-000001")).unwrap();
+    assert!(matches!(Outbox::open(dir.path(), &options()), Err(StoreError::Damaged { .. })));
+    drop(Store::open(&dir.path().join("gen-000001")).unwrap());
+    assert!(matches!(Outbox::open(dir.path(), &options()), Err(StoreError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_crash_between_the_first_commit_and_current_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..10)).await.unwrap();
+    drop(outbox);
+    std::fs::remove_file(dir.path().join("CURRENT")).unwrap();
+    assert_eq!(open(dir.path()).snapshot().pending(), 10);
+}
+
+#[test]
+fn a_crash_before_the_first_commit_is_started_over() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(&dir.path().join("gen-000001")).unwrap());
+    drop(open(dir.path()));
+    drop(open(dir.path()));
+}
+
+#[tokio::test]
+async fn leftovers_and_damage_of_sled_snapshots_are_cleared_and_every_row_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..5_000)).await.unwrap();
+    drop(outbox);
+    drop(open(dir.path()));
+    let store = dir.path().join("gen-000001");
+    std::fs::write(store.join("snap.0000000000000FFF.generating"), b"half").unwrap();
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(&store).unwrap().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with("snap.")
+            && !entry.file_name().to_string_lossy().ends_with("generating")
+        {
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle..].fill(0xa5);
+            std::fs::write(entry.path(), bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "there is a snapshot to damage");
+    assert_eq!(lease(&open(dir.path()), 5_000).await.unwrap().rows, readings(0..5_000));
+}
+
+#[tokio::test]
+async fn a_missing_chunk_is_told_and_not_jumped_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    for page in 0..3 {
+        outbox.append(captured(page * 100..(page + 1) * 100)).await.unwrap();
+    }
+    drop(outbox);
+    let store = Store::open(&dir.path().join("gen-000001")).unwrap();
+    let mut change = store::Change::default();
+    change.remove(format::chunk_key(Stream::Reading, Seq(100)));
+    store.commit(change).unwrap();
+    drop(store);
+    let outbox = open(dir.path());
+    let error = outbox.lease(Stream::Reading, Seq(0), 1_000).await.unwrap_err();
+    assert!(error.to_string().contains("reading 100 is missing"), "{error}");
+}
