@@ -245,6 +245,11 @@ impl Outbox {
         .await
     }
 
+    /// Bytes that the disk under it has free for this user; `None` when the disk does not say.
+    pub fn disk_free_bytes(&self) -> Option<u64> {
+        rustix::fs::statvfs(&self.0.path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Bytes that its files take on the disk.
     pub fn disk_bytes(&self) -> u64 {
         self.0.store.disk_bytes()

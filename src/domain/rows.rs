@@ -137,13 +137,14 @@ impl Rows {
         })
     }
 
-    /// The position after a row: by id where it has one, else by its key. `None` for a row with neither.
-    pub fn position(&self, row: usize) -> Option<Position> {
-        let spec = self.stream.spec();
-        if let Some(id) = spec.row_id.and_then(|place| self.int(place, row)) {
-            return Some(Position::Id(id));
-        }
-        let rest = spec.key[1..].iter().map(|&place| self.int(place, row)).collect::<Option<Vec<_>>>()?;
+    /// The position after a row by its auto-increment id; `None` where it has none.
+    pub fn id_position(&self, row: usize) -> Option<Position> {
+        self.int(self.stream.spec().row_id?, row).map(Position::Id)
+    }
+
+    /// The position after a row by its natural key; `None` where a part of it is NULL.
+    pub fn key_position(&self, row: usize) -> Option<Position> {
+        let rest = self.stream.spec().key[1..].iter().map(|&place| self.int(place, row)).collect::<Option<Vec<_>>>()?;
         Some(Position::Key { time: self.time(row)?, rest })
     }
 

@@ -1,0 +1,331 @@
+//! The loop from the source to the outbox: page after page behind the settle horizon, after the last watermark.
+//!
+//! The catalog travels with the rows: whatever a page points to, and whatever that points to in turn, enters in the same commit (I1), so
+//! that the sender never needs the source. The source may be away at start or go away at any time; a full outbox or disk pauses the loop
+//! (I7): the source keeps the rows.
+//!
+//! The one rule: the watermark moves only together with the rows that it covers.
+
+mod closure;
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{Catalog, Micros, Position, Retry, Rows, Stream},
+    outbox::{Captured, Outbox, StoreError},
+    ports::{Order, PageRequest, Source, SourceError, SourceStream},
+};
+
+/// Pages of one stream before the others get their turn.
+const TURN_PAGES: usize = 32;
+/// How often a paused capture looks whether there is room again.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Where the capture of a new outbox begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the first row of the source.
+    Beginning,
+    /// With the rows that come from now on.
+    Now,
+    /// With the rows from this time on.
+    At(Micros),
+}
+
+/// How to capture.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The pause between polls when there is nothing to fetch.
+    pub poll_interval: Duration,
+    /// How old a row must be, by the database's clock, before rows of its time are taken as complete.
+    pub settle: Duration,
+    /// Rows in a page, at most.
+    pub page_rows_max: u32,
+    /// Pending records may take this many encoded bytes.
+    pub outbox_bytes_max: u64,
+    /// Bytes of the disk that are left to others.
+    pub disk_reserve_bytes: u64,
+    /// Where a new outbox begins.
+    pub start: Start,
+    /// The gateway's clock.
+    pub clock: fn() -> Micros,
+}
+
+/// How long to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// For good, waiting for a source that is away.
+    Stopped,
+    /// Until every row is captured that was there at the start; a source that stays away is an error.
+    CaughtUp,
+}
+
+/// Why capture ended early. What was appended before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The outbox failed and has to be reopened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The source is away or refuses.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+/// What a capture that ended by itself has to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaptureReport {
+    /// Rows of the source that cannot be captured because their time is not a date. They are counted, not skipped in silence.
+    pub unreadable: u64,
+}
+
+/// Captures until stopped, or until caught up.
+///
+/// # Errors
+/// The outbox's errors at once; the source's only with [`Until::CaughtUp`], and for what may pass only after some tries.
+pub async fn run(
+    source: &mut dyn Source,
+    outbox: &Outbox,
+    options: &Options,
+    until: Until,
+    mut retry: Retry,
+    stop: &CancellationToken,
+) -> Result<CaptureReport, CaptureError> {
+    let mut capture =
+        Capture { source, outbox, options, catalog: Catalog::new(), report: CaptureReport::default(), started: None };
+    let mut trouble: Option<String> = None;
+    let mut paused: Option<&str> = None;
+    loop {
+        let polled = tokio::select! {
+            polled = capture.poll() => polled,
+            () = stop.cancelled() => return Ok(capture.report),
+        };
+        let pause = match polled {
+            Ok(polled) => {
+                if trouble.take().is_some() {
+                    tracing::info!(outbox = %outbox.path().display(), "the source is back");
+                }
+                retry.reset();
+                if !matches!(polled, Polled::Paused(_)) && paused.take().is_some() {
+                    tracing::info!(outbox = %outbox.path().display(), "capture goes on");
+                }
+                match (until, polled) {
+                    (Until::CaughtUp, Polled::CaughtUp) => return Ok(capture.report),
+                    (Until::CaughtUp, Polled::Settling(wait)) => wait,
+                    (_, Polled::Paused(why)) => {
+                        if paused.replace(why) != Some(why) {
+                            tracing::warn!(outbox = %outbox.path().display(), why, "capture pauses; the source keeps the rows");
+                        }
+                        PAUSE
+                    }
+                    (Until::Stopped, Polled::CaughtUp | Polled::Settling(_)) => options.poll_interval,
+                }
+            }
+            Err(CaptureError::Source(error)) => {
+                if until == Until::CaughtUp && (needs_a_human(&error) || retry.failures() >= 3) {
+                    return Err(error.into());
+                }
+                complain(&mut trouble, &error);
+                retry.next_wait()
+            }
+            Err(error @ CaptureError::Store(_)) => return Err(error),
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = stop.cancelled() => return Ok(capture.report),
+        }
+    }
+}
+
+fn needs_a_human(error: &SourceError) -> bool {
+    match error {
+        SourceError::Denied { .. } | SourceError::Schema { .. } | SourceError::Row { .. } => true,
+        SourceError::Unreachable { .. } | SourceError::Query { .. } => false,
+    }
+}
+
+/// Says why capture waits, once for each reason.
+fn complain(trouble: &mut Option<String>, error: &SourceError) {
+    let text = error.to_string();
+    if trouble.as_ref() == Some(&text) {
+        return;
+    }
+    if needs_a_human(error) {
+        tracing::error!(error = text, "capture waits");
+    } else {
+        tracing::warn!(error = text, "capture waits for the source");
+    }
+    *trouble = Some(text);
+}
+
+enum Polled {
+    /// Everything that was there when capture began has been appended.
+    CaughtUp,
+    /// Rows that were there when capture began may still lie within the settle horizon, for about this long.
+    Settling(Duration),
+    /// There is no room for more, for this reason.
+    Paused(&'static str),
+}
+
+struct Capture<'a> {
+    source: &'a mut dyn Source,
+    outbox: &'a Outbox,
+    options: &'a Options,
+    /// The source's catalog as last read.
+    catalog: Catalog,
+    report: CaptureReport,
+    /// The database's time at the first poll.
+    started: Option<Micros>,
+}
+
+impl Capture<'_> {
+    async fn poll(&mut self) -> Result<Polled, CaptureError> {
+        let schema = self.source.connect().await?;
+        let now = self.source.now().await?;
+        if self.started.is_none() {
+            self.look_at_the_source(&schema.streams, now).await?;
+            self.started = Some(now);
+        }
+        let horizon = now.minus(self.options.settle);
+        self.refresh_catalog().await?;
+        let mut streams = schema.streams;
+        while !streams.is_empty() {
+            let mut unfinished = Vec::new();
+            for stream in streams {
+                match self.turn(&stream, horizon).await? {
+                    Turn::Done => {}
+                    Turn::More => unfinished.push(stream),
+                    Turn::Full(why) => return Ok(Polled::Paused(why)),
+                }
+            }
+            streams = unfinished;
+        }
+        Ok(match self.started {
+            Some(started) if horizon <= started => Polled::Settling(started.since(horizon) + Duration::from_millis(20)),
+            _ => Polled::CaughtUp,
+        })
+    }
+
+    /// Once, when the source is first reached: where a new outbox begins, and what no page can hold.
+    async fn look_at_the_source(&mut self, streams: &[SourceStream], now: Micros) -> Result<(), CaptureError> {
+        let mut unreadable = 0;
+        for SourceStream { stream, order } in streams {
+            if !self.outbox.snapshot().stream(*stream).started {
+                let begin = match self.options.start {
+                    Start::Beginning => Position::Start,
+                    Start::Now => self.source.last(*stream, matches!(order, Order::Key).then_some(now)).await?,
+                    Start::At(time) => self.source.last(*stream, Some(time)).await?,
+                };
+                tracing::info!(%stream, from = %begin, "capture begins");
+                self.outbox.start(*stream, begin).await?;
+            }
+            let rows = self.source.unreadable(*stream).await?;
+            if rows > 0 {
+                tracing::error!(%stream, rows, "rows whose time is not a date cannot be forwarded: correct their time in the source");
+            }
+            unreadable += rows;
+        }
+        self.report.unreadable = unreadable;
+        Ok(())
+    }
+
+    /// Reads the catalog, and captures what has changed of the entities that rows have pointed to before.
+    async fn refresh_catalog(&mut self) -> Result<(), CaptureError> {
+        self.catalog = self.source.catalog().await?;
+        let snapshot = self.outbox.snapshot();
+        let known = snapshot.catalog.keys().chain(snapshot.held.keys()).copied();
+        let changed = closure::changed(&self.catalog, &snapshot.catalog, known);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let stream = Stream::Reading;
+        let watermark = snapshot.stream(stream).watermark.clone();
+        let captured = Captured { rows: Rows::empty(stream), watermark, catalog: changed, at: (self.options.clock)() };
+        Ok(self.outbox.append(captured).await?)
+    }
+
+    /// Fetches and appends some pages of a stream; the next page is fetched while one is committed.
+    async fn turn(&mut self, stream: &SourceStream, horizon: Micros) -> Result<Turn, CaptureError> {
+        let after = self.outbox.snapshot().stream(stream.stream).watermark.clone();
+        check_order(stream, &after)?;
+        let limit = self.options.page_rows_max;
+        let mut request = PageRequest { stream: stream.stream, after, before: Some(horizon), limit };
+        if let Some(why) = self.full() {
+            return Ok(Turn::Full(why));
+        }
+        let mut page = self.source.page(&request).await?;
+        for _ in 0..TURN_PAGES {
+            let Some(last) = page.len().checked_sub(1) else { return Ok(Turn::Done) };
+            let short = page.len() < limit as usize;
+            request.after = position(stream, &page, last)?;
+            let catalog = self.needed(&page).await?;
+            let captured = Captured { rows: page, watermark: request.after.clone(), catalog, at: (self.options.clock)() };
+            if short {
+                self.outbox.append(captured).await?;
+                return Ok(Turn::Done);
+            }
+            // A failing fetch must not hide that the page before it was appended, nor the other way round.
+            let (appended, fetched) = tokio::join!(self.outbox.append(captured), self.source.page(&request));
+            appended?;
+            page = fetched?;
+            if let Some(why) = self.full() {
+                return Ok(Turn::Full(why));
+            }
+        }
+        Ok(Turn::More)
+    }
+
+    /// The entities that a page needs and the outbox does not have yet, or has with other content.
+    async fn needed(&mut self, page: &Rows) -> Result<Vec<closure::Changed>, CaptureError> {
+        let roots = closure::roots(page);
+        if roots.iter().any(|root| !self.catalog.contains_key(root)) {
+            // Added since the catalog was read; what is still not there afterwards does not exist, and its rows will be held.
+            self.catalog = self.source.catalog().await?;
+        }
+        Ok(closure::changed(&self.catalog, &self.outbox.snapshot().catalog, roots.into_iter()))
+    }
+
+    /// Why there is no room for another page (I7); `None` when there is.
+    fn full(&self) -> Option<&'static str> {
+        if self.outbox.snapshot().live_bytes() >= self.options.outbox_bytes_max {
+            Some("outbox_max is reached")
+        } else if self.outbox.disk_free_bytes().is_some_and(|free| free < self.options.disk_reserve_bytes) {
+            Some("the disk has less free than disk_reserve")
+        } else {
+            None
+        }
+    }
+}
+
+enum Turn {
+    Done,
+    More,
+    /// There is no room for the next page, for this reason.
+    Full(&'static str),
+}
+
+/// The watermark must be of the kind that the table is paged by: a table that lost or gained its id is a human's matter.
+fn check_order(stream: &SourceStream, watermark: &Position) -> Result<(), SourceError> {
+    match (stream.order, watermark) {
+        (Order::Id, Position::Start | Position::Id(_)) | (Order::Key, Position::Start | Position::Key { .. }) => Ok(()),
+        (Order::Id, Position::Key { .. }) | (Order::Key, Position::Id(_)) => Err(SourceError::Schema {
+            advice: format!(
+                "table {} was paged up to {watermark}, and is now keyed otherwise: restore its id column, or drop this outbox",
+                stream.stream.spec().table
+            ),
+        }),
+    }
+}
+
+fn position(stream: &SourceStream, page: &Rows, row: usize) -> Result<Position, SourceError> {
+    let position = match stream.order {
+        Order::Id => page.id_position(row),
+        Order::Key => page.key_position(row),
+    };
+    position.ok_or_else(|| SourceError::Row { advice: format!("a row of {} has NULL in its key", stream.stream.spec().table) })
+}
+
+#[cfg(test)]
+mod tests;

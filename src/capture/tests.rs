@@ -1,0 +1,363 @@
+use std::{collections::VecDeque, path::Path};
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::{
+    domain::{Column, Entity, EntityKind, Epoch, House, LocalId, LocalRef, Location, Node, SensorType, SourceId},
+    outbox::OpenOptions,
+    ports::SourceSchema,
+};
+
+const NOW: i64 = 1_700_000_000;
+
+/// A source in memory: readings as (second, node, type, location), in key order; time moves on by its own script.
+struct Scripted {
+    readings: Vec<(i64, i64, i64, Option<i64>)>,
+    states: Vec<i64>,
+    catalog: Catalog,
+    /// What `connect` answers, one after the other; then success.
+    failures: VecDeque<SourceError>,
+    began: tokio::time::Instant,
+    catalog_reads: usize,
+    unreadable: u64,
+    /// Entities that appear after the catalog was read so many times.
+    later: Option<(usize, LocalRef, Entity<LocalId>)>,
+}
+
+impl Scripted {
+    fn new(readings: Vec<(i64, i64, i64, Option<i64>)>) -> Self {
+        Self {
+            readings,
+            states: Vec::new(),
+            catalog: catalog(),
+            failures: VecDeque::new(),
+            began: tokio::time::Instant::now(),
+            catalog_reads: 0,
+            unreadable: 0,
+            later: None,
+        }
+    }
+}
+
+fn of(kind: EntityKind, id: i64) -> LocalRef {
+    LocalRef { kind, id: LocalId(id) }
+}
+
+fn catalog() -> Catalog {
+    let house = Entity::House(House { deployment: None, address: Some("1 Mill Lane".into()), start: None, end: None });
+    let location = Entity::Location(Location { house: Some(LocalId(3)), room: None });
+    let sensor_type = SensorType { name: Some("Temperature".into()), code: None, units: None, coefficients: [None; 4] };
+    let node = |location| Entity::Node(Node { location, node_type: None });
+    [
+        (of(EntityKind::House, 3), house),
+        (of(EntityKind::Location, 4), location),
+        (of(EntityKind::SensorType, 0), Entity::SensorType(sensor_type)),
+        (of(EntityKind::Node, 1), node(Some(LocalId(4)))),
+        (of(EntityKind::Node, 2), node(None)),
+    ]
+    .into()
+}
+
+#[async_trait]
+impl Source for Scripted {
+    async fn connect(&mut self) -> Result<SourceSchema, SourceError> {
+        if let Some(failure) = self.failures.pop_front() {
+            return Err(failure);
+        }
+        let streams = vec![
+            SourceStream { stream: Stream::Reading, order: Order::Key },
+            SourceStream { stream: Stream::NodeState, order: Order::Id },
+        ];
+        Ok(SourceSchema { streams, version: "scripted".into() })
+    }
+
+    async fn now(&mut self) -> Result<Micros, SourceError> {
+        Ok(Micros(NOW * 1_000_000 + self.began.elapsed().as_micros() as i64))
+    }
+
+    async fn page(&mut self, request: &PageRequest) -> Result<Rows, SourceError> {
+        let limit = request.limit as usize;
+        match request.stream {
+            Stream::Reading => {
+                let after = match &request.after {
+                    Position::Start => (i64::MIN, i64::MIN, i64::MIN),
+                    Position::Key { time, rest } => (time.0, rest[0], rest[1]),
+                    Position::Id(_) => panic!("readings are paged by key"),
+                };
+                let before = request.before.expect("readings have a horizon").0;
+                let rows: Vec<_> = self
+                    .readings
+                    .iter()
+                    .map(|row| (row.0 * 1_000_000, row.1, row.2, row.3))
+                    .filter(|row| (row.0, row.1, row.2) > after && row.0 < before)
+                    .take(limit)
+                    .collect();
+                let int =
+                    |value: &dyn Fn(&(i64, i64, i64, Option<i64>)) -> Option<i64>| Column::Int(rows.iter().map(value).collect());
+                let columns = vec![
+                    int(&|row| Some(row.0)),
+                    int(&|row| Some(row.1)),
+                    int(&|row| Some(row.2)),
+                    int(&|row| row.3),
+                    Column::Float(vec![Some(1.5); rows.len()]),
+                ];
+                Ok(Rows::new(Stream::Reading, columns))
+            }
+            Stream::NodeState => {
+                let after = match request.after {
+                    Position::Start => 0,
+                    Position::Id(id) => id,
+                    Position::Key { .. } => panic!("node states are paged by id"),
+                };
+                let ids: Vec<_> = self.states.iter().copied().filter(|id| *id > after).take(limit).collect();
+                let all = |value| Column::Int(vec![value; ids.len()]);
+                let mut columns: Vec<Column> = [None, Some(5), Some(1), None, None, None, None].map(all).into();
+                columns[0] = Column::Int(ids.iter().copied().map(Some).collect());
+                Ok(Rows::new(Stream::NodeState, columns))
+            }
+        }
+    }
+
+    async fn last(&mut self, stream: Stream, before: Option<Micros>) -> Result<Position, SourceError> {
+        Ok(match stream {
+            Stream::Reading => {
+                let inside = |row: &&(i64, i64, i64, Option<i64>)| before.is_none_or(|before| row.0 * 1_000_000 < before.0);
+                let last = self.readings.iter().rfind(inside);
+                last.map_or(Position::Start, |row| Position::Key { time: Micros(row.0 * 1_000_000), rest: vec![row.1, row.2] })
+            }
+            Stream::NodeState => self.states.last().map_or(Position::Start, |id| Position::Id(*id)),
+        })
+    }
+
+    async fn count_after(&mut self, _: &PageRequest, _: u64) -> Result<u64, SourceError> {
+        unreachable!("capture does not count")
+    }
+
+    async fn catalog(&mut self) -> Result<Catalog, SourceError> {
+        self.catalog_reads += 1;
+        if let Some((reads, what, entity)) = &self.later
+            && self.catalog_reads > *reads
+        {
+            self.catalog.insert(*what, entity.clone());
+        }
+        Ok(self.catalog.clone())
+    }
+
+    async fn unreadable(&mut self, _: Stream) -> Result<u64, SourceError> {
+        Ok(self.unreadable)
+    }
+}
+
+fn outbox(dir: &Path) -> Outbox {
+    Outbox::open(dir, &OpenOptions { destination: "here".into(), source: SourceId(1), epoch: Epoch(1) }).unwrap()
+}
+
+fn options() -> Options {
+    Options {
+        poll_interval: Duration::from_secs(10),
+        settle: Duration::from_secs(2),
+        page_rows_max: 7,
+        outbox_bytes_max: u64::MAX,
+        disk_reserve_bytes: 0,
+        start: Start::Beginning,
+        clock: || Micros(NOW * 1_000_000),
+    }
+}
+
+fn retry() -> Retry {
+    Retry::new(Duration::from_secs(1), Duration::from_mins(1), Box::new(|| 1.0))
+}
+
+async fn catch_up(source: &mut Scripted, outbox: &Outbox, options: &Options) -> Result<CaptureReport, CaptureError> {
+    run(source, outbox, options, Until::CaughtUp, retry(), &CancellationToken::new()).await
+}
+
+async fn seconds(outbox: &Outbox) -> Vec<(i64, i64, i64)> {
+    let state = outbox.snapshot().stream(Stream::Reading).clone();
+    let Some(batch) = outbox.lease(Stream::Reading, state.cursor, usize::MAX).await.unwrap() else { return Vec::new() };
+    let at = |column, row| batch.rows.int(column, row).unwrap();
+    (0..batch.rows.len()).map(|row| (at(0, row) / 1_000_000, at(1, row), at(2, row))).collect()
+}
+
+/// Many in one second, so that page borders fall among equal times.
+fn many() -> Vec<(i64, i64, i64, Option<i64>)> {
+    (0..100)
+        .flat_map(|second| {
+            (1..=2).flat_map(move |node| (0..5).map(move |kind| (second / 10, node, kind + second % 10 * 5, Some(4))))
+        })
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_row_is_appended_once_across_page_borders_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(many());
+    source.states = (1..=50).map(|id| id * 3).collect();
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let expected: Vec<_> = many().into_iter().map(|row| (row.0, row.1, row.2)).collect();
+    assert_eq!(seconds(&outbox).await, expected);
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).pending(), 50);
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).watermark, Position::Id(150));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_within_the_settle_horizon_are_waited_for_and_rows_of_the_future_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(vec![(NOW - 1, 1, 0, None), (NOW, 1, 0, None), (NOW + 3_600, 1, 0, None)]);
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    assert_eq!(seconds(&outbox).await, [(NOW - 1, 1, 0), (NOW, 1, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_rows_point_to_enters_with_them_and_all_that_it_points_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    catch_up(&mut Scripted::new(vec![(1, 1, 0, Some(4))]), &outbox, &options()).await.unwrap();
+    let mut expected = catalog();
+    expected.remove(&of(EntityKind::Node, 2));
+    assert_eq!(*outbox.snapshot().catalog, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entity_that_is_newer_than_the_catalog_read_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(vec![(1, 9, 0, None)]);
+    let node = Entity::Node(Node { location: None, node_type: None });
+    source.later = Some((1, of(EntityKind::Node, 9), node));
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    assert!(outbox.snapshot().catalog.contains_key(&of(EntityKind::Node, 9)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_moved_is_captured_without_a_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(vec![(1, 2, 0, None)]);
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let moved = Entity::Node(Node { location: Some(LocalId(4)), node_type: None });
+    source.catalog.insert(of(EntityKind::Node, 2), moved.clone());
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let snapshot = outbox.snapshot();
+    assert_eq!(snapshot.catalog[&of(EntityKind::Node, 2)], moved);
+    assert!(snapshot.catalog.contains_key(&of(EntityKind::House, 3)), "and the house it is in now");
+    assert_eq!(snapshot.pending(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_away_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(vec![(1, 1, 0, None)]);
+    let away = || SourceError::Unreachable { advice: "away".into(), cause: None };
+    source.failures = std::iter::repeat_with(away).take(30).collect();
+    source.failures.push_back(SourceError::Denied { advice: "no right".into(), cause: None });
+    let stop = CancellationToken::new();
+    let mut watch = outbox.watch();
+    let arrived = async {
+        watch.wait_for(|snapshot| snapshot.pending() == 1).await.unwrap();
+        stop.cancel();
+    };
+    let options = options();
+    let (result, ()) = tokio::join!(run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop), arrived);
+    result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_ends_at_once_when_a_human_is_needed_and_after_some_tries_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(Vec::new());
+    source.failures.push_back(SourceError::Schema { advice: "no table".into() });
+    assert!(matches!(catch_up(&mut source, &outbox, &options()).await, Err(CaptureError::Source(SourceError::Schema { .. }))));
+    source.failures =
+        std::iter::repeat_with(|| SourceError::Unreachable { advice: "away".into(), cause: None }).take(100).collect();
+    assert!(catch_up(&mut source, &outbox, &options()).await.is_err());
+    assert!(source.failures.len() > 90, "some tries, not all: {}", source.failures.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_outbox_pauses_capture_until_it_has_been_drained_and_nothing_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(many());
+    let options = Options { outbox_bytes_max: 100, ..options() };
+    let drain = async {
+        let mut seen = Vec::new();
+        while seen.len() < many().len() {
+            let state = outbox.snapshot().stream(Stream::Reading).clone();
+            let Some(batch) = outbox.lease(Stream::Reading, state.cursor, 5).await.unwrap() else {
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            assert!(outbox.snapshot().live_bytes() < 1_000, "bounded by outbox_max and one page");
+            seen.extend(
+                (0..batch.rows.len()).map(|row| (batch.rows.int(0, row), batch.rows.int(1, row), batch.rows.int(2, row))),
+            );
+            outbox.settle(batch, Vec::new(), None, Micros(0)).await.unwrap();
+        }
+        seen
+    };
+    let (result, seen) = tokio::join!(catch_up(&mut source, &outbox, &options), drain);
+    result.unwrap();
+    assert_eq!(seen.len(), many().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_below_its_reserve_pauses_capture() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(many());
+    let options = Options { disk_reserve_bytes: u64::MAX, ..options() };
+    let caught_up = tokio::time::timeout(Duration::from_mins(1), catch_up(&mut source, &outbox, &options)).await;
+    assert!(caught_up.is_err(), "it goes on waiting");
+    assert_eq!(outbox.snapshot().pending(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_outbox_begins_where_the_configuration_says() {
+    for (start, expected) in
+        [(Start::Now, vec![]), (Start::At(Micros(4_000_000)), vec![4, 5]), (Start::Beginning, vec![1, 2, 3, 4, 5])]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = outbox(dir.path());
+        let mut source = Scripted::new((1..=5).map(|second| (second, 1, 0, None)).collect());
+        catch_up(&mut source, &outbox, &Options { start, ..options() }).await.unwrap();
+        assert_eq!(seconds(&outbox).await.into_iter().map(|row| row.0).collect::<Vec<_>>(), expected, "{start:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn start_now_is_decided_once_even_when_the_table_was_empty_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let options = Options { start: Start::Now, ..options() };
+    let mut source = Scripted::new(Vec::new());
+    catch_up(&mut source, &outbox, &options).await.unwrap();
+    source.readings = vec![(NOW, 1, 0, None)];
+    catch_up(&mut source, &outbox, &options).await.unwrap();
+    assert_eq!(seconds(&outbox).await, [(NOW, 1, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_no_page_can_hold_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(Vec::new());
+    source.unreadable = 3;
+    assert_eq!(catch_up(&mut source, &outbox, &options()).await.unwrap().unreadable, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_that_changed_its_key_stops_its_stream_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    outbox.start(Stream::Reading, Position::Id(7)).await.unwrap();
+    let error = catch_up(&mut Scripted::new(many()), &outbox, &options()).await.unwrap_err();
+    assert!(matches!(&error, CaptureError::Source(SourceError::Schema { advice }) if advice.contains("Reading")), "{error}");
+}
