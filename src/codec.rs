@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! chunk   = "PH" version:u8  header (bincode)  body (deflate)  crc32:u32 le, of everything before it
-//! header  = stream, epoch, generation, first seq, row count, time of capture, length of the inflated body
+//! header  = stream, epoch, generation, first seq, row count, time of capture, lowest place in the source, length of the inflated body
 //! body    = for each column: type, null mode, [null bitmap], values
 //! values  = integers and times: zigzag varints of differences; numbers: their bits, first all lowest bytes, then all second ones ...
 //! ```
@@ -43,6 +43,9 @@ pub struct ChunkHeader {
     pub count: u32,
     /// When the rows were captured (gateway's clock).
     pub captured_at: Micros,
+    /// The smallest id among the rows, or the smallest time (microseconds) where rows have no id: capture that begins just before it
+    /// finds them all again.
+    pub lowest: i64,
 }
 
 impl ChunkHeader {
@@ -88,6 +91,7 @@ struct Header {
     first: u64,
     count: u32,
     captured_at: i64,
+    lowest: i64,
     body_bytes: u32,
 }
 
@@ -122,6 +126,7 @@ pub fn encode(run: &Run, rows: &Rows, bytes_max: usize) -> Vec<Chunk> {
             first: run.first.plus(from as u64),
             count: count as u32,
             captured_at: run.captured_at,
+            lowest: rows.lowest(from..from + count),
         };
         let bytes = encoder.chunk(&header, rows, from..from + count);
         // Aim a little below the limit, so that a slightly worse stretch still fits at the first try.
@@ -156,6 +161,7 @@ impl Encoder {
             first: header.first.0,
             count: header.count,
             captured_at: header.captured_at.0,
+            lowest: header.lowest,
             body_bytes: self.body.len() as u32,
         };
         let mut bytes = Vec::with_capacity(self.body.len() / 2 + 1_024);
@@ -240,6 +246,7 @@ fn open(bytes: &[u8]) -> Result<(ChunkHeader, u32, &[u8]), CodecError> {
         first: Seq(header.first),
         count: header.count,
         captured_at: Micros(header.captured_at),
+        lowest: header.lowest,
     };
     Ok((known, header.body_bytes, &content[3 + used..]))
 }

@@ -148,6 +148,13 @@ impl Rows {
         Some(Position::Key { time: self.time(row)?, rest })
     }
 
+    /// The smallest id among some rows, or the smallest time (microseconds) where a row has no id; `i64::MIN` where one has neither.
+    pub fn lowest(&self, rows: std::ops::Range<usize>) -> i64 {
+        let spec = self.stream.spec();
+        let place = |row| spec.row_id.and_then(|id| self.int(id, row)).or_else(|| self.int(spec.key[0], row));
+        rows.map(|row| place(row).unwrap_or(i64::MIN)).min().unwrap_or(i64::MIN)
+    }
+
     /// The rows at these places, in this order.
     #[must_use]
     pub fn pick(&self, rows: &[usize]) -> Self {

@@ -9,6 +9,7 @@ use super::EntityKind;
 
 /// One forwarded table; in each outbox it is a log of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// Table Reading.
     Reading,
