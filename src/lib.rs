@@ -1,5 +1,6 @@
 //! packhorse carries sensor readings and node states from a gateway's local MySQL to a central REST server.
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod ports;
