@@ -1,6 +1,6 @@
 //! The configuration: read as it is written, checked into what is meant, refused with every problem at once.
 //!
-//! Two stages: [`as_written`] turns the file and the environment into texts that know where they stand; [`as_meant`] turns these into
+//! Two stages: `as_written` turns the file and the environment into texts that know where they stand; `as_meant` turns these into
 //! checked types. What a key is called, holds and defaults to stands once, in [`keys`], for both stages and for the documentation.
 //!
 //! The one rule: no secret leaves this room as plain text. Passwords and tokens live in [`Secret`] and [`SecretUrl`], and no problem

@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, Context, Exit, chain, say};
-use crate::config::{Config, ConfigError};
+use super::{CliError, Context, Exit, chain, logging, say};
+use crate::config::{Config, ConfigError, LogLevel, Problem};
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
@@ -111,6 +111,8 @@ const CONFIG: &str = "config";
 
 /// Looks and reports.
 pub fn run(args: &CheckArgs, context: &Context) -> Result<Exit, CliError> {
+    // What the engines log on the way stands in the findings as well.
+    logging::start(logging::level(&context.global, LogLevel::Error), context.global.log_format);
     let findings = match context.config() {
         Ok(config) => {
             let mut findings = config_findings(&config);
@@ -152,9 +154,8 @@ fn config_findings(config: &Config) -> Vec<Finding> {
 fn error_findings(error: &ConfigError) -> Vec<Finding> {
     match error {
         ConfigError::Problems { origin, problems } => {
-            let finding = |problem: &crate::config::Problem| {
-                Finding::problem(CONFIG, format!("{origin}: {}", problem.what()), problem.write.clone())
-            };
+            let finding =
+                |problem: &Problem| Finding::problem(CONFIG, format!("{origin}: {}", problem.what()), problem.write.clone());
             problems.iter().map(finding).collect()
         }
         ConfigError::NotFound | ConfigError::Unreadable { .. } | ConfigError::Missing { .. } => {

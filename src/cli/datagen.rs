@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CliError, Context, Exit};
-use crate::config::{mysql_url, units};
+use super::{CliError, Context, Exit, logging};
+use crate::config::{LogLevel, mysql_url, units};
 
 /// Flags of `datagen`.
 #[derive(Debug, Args)]
@@ -34,10 +34,11 @@ pub struct DatagenArgs {
 }
 
 /// Writes the rows.
-pub fn run(args: &DatagenArgs, _context: &Context) -> Result<Exit, CliError> {
+pub fn run(args: &DatagenArgs, context: &Context) -> Result<Exit, CliError> {
     // Never quoted: it may hold a password.
     let url = mysql_url(&args.url)
         .map_err(|wrong| CliError::Usage(format!("--url: {wrong}; write mysql://user:password@host/database")))?;
+    logging::start(logging::level(&context.global, LogLevel::Info), context.global.log_format);
     tracing::debug!(%url, "configured");
     // ENGINE: context.block_on(datagen::write(url, args)).
     Err(CliError::NotBuilt("datagen"))

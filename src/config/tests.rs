@@ -394,6 +394,16 @@ fn the_example_parses_and_serves_a_trial_on_one_machine() {
 }
 
 #[test]
+fn the_quick_start_of_the_readme_lacks_nothing_but_its_secret_files() {
+    let readme = include_str!("../../README.md");
+    let text = readme.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let secret = secret_file(&dir, "secret", "s\n").display().to_string();
+    let config = read(&text.replace("/etc/packhorse/db-password", &secret).replace("/etc/packhorse/token", &secret));
+    assert!(config.need_source().is_ok() && config.need_destinations().is_ok());
+}
+
+#[test]
 fn the_documentation_lists_exactly_the_keys_that_exist() {
     let docs = include_str!("../../docs/configuration.md");
     let written: Vec<&str> = docs
