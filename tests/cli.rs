@@ -1,5 +1,7 @@
 //! The command as a user meets it: the real binary in a fresh directory.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use std::{
     fs,
     path::Path,
@@ -175,4 +177,33 @@ fn a_closed_pipe_is_not_an_error() {
     let output = Command::new("bash").current_dir(dir.path()).args(["-c", &script]).output().unwrap();
     assert_eq!(text(&output.stderr), "");
     assert!(["0\n", "1\n"].contains(&text(&output.stdout).as_str()), "{output:?}");
+}
+
+/// The flags in a text, such as `--json`.
+fn flags(text: &str) -> std::collections::BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| word.len() > 2 && word.starts_with("--") && !word[2..].starts_with('-')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_documentation_has_exactly_the_flags_of_each_command() {
+    let dir = directory(None);
+    let docs = include_str!("../docs/cli.md");
+    let global = flags("--config --verbose --quiet --log-format --help --version");
+    let mut seen = 0;
+    for section in docs.split("\n## ").filter(|section| section.starts_with("`packhorse ")) {
+        let title = section.lines().next().unwrap();
+        let mut known = std::collections::BTreeSet::new();
+        for command in title.split(", ") {
+            let words: Vec<&str> = command.trim_matches('`').split(' ').skip(1).chain(["--help"]).collect();
+            let output = packhorse(dir.path(), &words);
+            assert_eq!(output.status.code(), Some(0), "{words:?}");
+            known.extend(flags(&text(&output.stdout)));
+            seen += 1;
+        }
+        let documented: Vec<_> = flags(section).difference(&global).cloned().collect();
+        let known: Vec<_> = known.difference(&global).cloned().collect();
+        assert_eq!(documented, known, "{title} of docs/cli.md");
+    }
+    assert_eq!(seen, 6, "commands in docs/cli.md");
 }
