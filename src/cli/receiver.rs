@@ -57,7 +57,7 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config_if_any()?;
     let settings = args.settings(&config)?;
     context.start_log(&config);
-    tracing::debug!(%settings.listen, %settings.database, manner = ?args.manner, "configured");
+    tracing::debug!(listen = %settings.listen, database = %settings.database, manner = ?args.manner, "configured");
     // ENGINE: context.block_on(receiver::serve(settings, args.manner, stop on signals)).
     Err(CliError::NotBuilt("receiver"))
 }

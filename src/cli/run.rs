@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
     let destinations = config.need_destinations()?;
     context.start_log(&config);
     let mode = args.mode();
-    tracing::debug!(gateway = %config.gateway.id, %source.url, destinations = destinations.len(), ?mode, "configured");
+    tracing::debug!(gateway = %config.gateway.id, source = %source.url, destinations = destinations.len(), ?mode, "configured");
     // ENGINE: context.block_on(daemon::run(config, mode, stop on signals)).
     Err(CliError::NotBuilt("run"))
 }
