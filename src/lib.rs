@@ -1,7 +1,9 @@
 //! packhorse carries sensor readings and node states from a gateway's local MySQL to a central REST server.
 
 pub mod capture;
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod domain;
 pub mod outbox;
 pub mod ports;

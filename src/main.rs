@@ -1,3 +1,7 @@
 //! The `packhorse` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    packhorse::cli::main().into()
+}

@@ -1,0 +1,273 @@
+//! The command line: one file for each command, which parses, calls the engine and says what came of it.
+//!
+//! The one rule: standard output carries answers, standard error carries the log and the one error; the exit code is an [`Exit`].
+
+pub mod check;
+pub mod datagen;
+pub mod logging;
+pub mod queue;
+pub mod receiver;
+pub mod run;
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Destination};
+use logging::LogFormat;
+
+/// The exit codes, for scripts and service managers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: something is wrong, or something is left.
+    Left,
+    /// 2: usage or configuration.
+    Usage,
+    /// 3: the daemon or the database cannot be reached.
+    Unreachable,
+}
+
+impl Exit {
+    /// The number.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Left => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a command did not do what it should; the variant decides the exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// There is no usable configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The command line asks for something that cannot be; the text says what to write.
+    #[error("{0}")]
+    Usage(String),
+    /// The daemon or a database does not answer.
+    #[error("{what}")]
+    Unreachable {
+        /// What, and what to do.
+        what: String,
+        /// The cause.
+        #[source]
+        cause: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// Something else went wrong.
+    #[error("{what}")]
+    Failed {
+        /// What, and what to do.
+        what: String,
+        /// The cause.
+        #[source]
+        cause: Option<Box<dyn Error + Send + Sync>>,
+    },
+    /// Standard output is closed or full.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// The command's engine comes with later work.
+    #[error("`packhorse {0}` is not built yet")]
+    NotBuilt(&'static str),
+}
+
+impl CliError {
+    /// The exit code that it leads to.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::Usage(_) => Exit::Usage,
+            Self::Unreachable { .. } => Exit::Unreachable,
+            Self::Failed { .. } | Self::Output(_) | Self::NotBuilt(_) => Exit::Left,
+        }
+    }
+}
+
+/// Forward sensor readings and node states from the local MySQL to central servers, over links that come and go.
+#[derive(Debug, Parser)]
+#[command(name = "packhorse", version, after_help = EXIT_CODES, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 something is wrong or left; 2 usage or configuration; 3 cannot reach the daemon or the \
+                          database.\nEnvironment: PACKHORSE_<SECTION>_<KEY> overrides a key of the configuration.";
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Configuration [default: /etc/packhorse/packhorse.toml, then config/packhorse.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Log more: -v each request, -vv everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Log less: -q what should be looked at, -qq what needs a human
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "verbose")]
+    pub quiet: u8,
+    /// How the log is written to standard error: text or json
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, hide_possible_values = true)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon: capture, catalog sync, send
+    Run(run::RunArgs),
+    /// Look at configuration, source and destinations like a doctor; one line each, with advice
+    Check(check::CheckArgs),
+    /// Look at what waits to be sent
+    Queue(queue::QueueArgs),
+    /// Run the reference receiver: the REST interface over SQLite or MySQL
+    Receiver(receiver::ReceiverArgs),
+    /// Write sample data into a source database
+    Datagen(datagen::DatagenArgs),
+}
+
+/// What a command may use of the world outside.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The options of every command.
+    pub global: Global,
+    env: Vec<(String, String)>,
+}
+
+impl Context {
+    /// The configuration, checked.
+    pub fn config(&self) -> Result<Config, CliError> {
+        Ok(Config::load(self.global.config.as_deref(), self.env.iter().cloned())?)
+    }
+
+    /// The configuration, or what an empty file means where none was named and none is there.
+    pub fn config_if_any(&self) -> Result<Config, CliError> {
+        match Config::load(self.global.config.as_deref(), self.env.iter().cloned()) {
+            Err(ConfigError::NotFound) => Ok(Config::from_text("", "(none)", self.env.iter().cloned())?),
+            other => Ok(other?),
+        }
+    }
+
+    /// Starts the log as `-v`, `-q` and the configuration want it, and logs the configuration's warnings.
+    pub fn start_log(&self, config: &Config) {
+        logging::start(logging::level(&self.global, config.log.level), self.global.log_format);
+        for warning in &config.warnings {
+            tracing::warn!(config = %config.origin, "{warning}");
+        }
+    }
+
+    /// Runs an engine to its end on a runtime of its own.
+    pub fn block_on<T>(&self, engine: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|cause| CliError::Failed { what: "cannot start threads".to_owned(), cause: Some(cause.into()) })?;
+        runtime.block_on(engine)
+    }
+}
+
+/// The destinations that `--destination NAME` leaves: all without it.
+pub fn narrowed<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&'c Destination>, CliError> {
+    let all = config.need_destinations()?;
+    let Some(name) = name else { return Ok(all.iter().collect()) };
+    let found: Vec<_> = all.iter().filter(|destination| destination.name == name).collect();
+    if found.is_empty() {
+        let known: Vec<_> = all.iter().map(|destination| destination.name.as_str()).collect();
+        return Err(CliError::Usage(format!("no destination is called {name:?}; there is {}", known.join(", "))));
+    }
+    Ok(found)
+}
+
+/// Writes an answer to standard output.
+pub fn say(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
+}
+
+/// Parses the command line, carries it out, and prints the error if there is one.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, though they come this way. A closed output is nobody's fault.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let context = Context { global: cli.global, env: environment() };
+    match carry_out(&cli.command, &context) {
+        Ok(exit) => exit,
+        // Whoever closed the pipe has seen enough.
+        Err(CliError::Output(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {}", chain(&error));
+            error.exit()
+        }
+    }
+}
+
+fn carry_out(command: &Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
+        Command::Run(args) => run::run(args, context),
+        Command::Check(args) => check::run(args, context),
+        Command::Queue(args) => queue::run(args, context),
+        Command::Receiver(args) => receiver::run(args, context),
+        Command::Datagen(args) => datagen::run(args, context),
+    }
+}
+
+/// Our variables; one that is not Unicode keeps what can be read of it.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
+        .filter(|(name, _)| name.starts_with("PACKHORSE_"))
+        .collect()
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a String does not fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_and_its_causes_are_one_line() {
+        let cause = io::Error::other("the cable is out");
+        let error = CliError::Unreachable { what: "cannot reach the source".to_owned(), cause: Some(cause.into()) };
+        assert_eq!(chain(&error), "cannot reach the source: the cable is out");
+        assert_eq!(error.exit(), Exit::Unreachable);
+    }
+}
