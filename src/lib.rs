@@ -6,5 +6,6 @@ pub mod codec;
 pub mod config;
 pub mod domain;
 pub mod outbox;
+pub mod mysql;
 pub mod ports;
 pub mod wire;

@@ -1,0 +1,135 @@
+//! The one connection: made when it is needed, and given up after any error.
+//!
+//! The one rule: a connection is put back only after a call that succeeded. A call that failed, ran out of time or was dropped may have
+//! left a query, half an answer or a transaction on it.
+
+use std::time::Duration;
+
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, MySqlConnection, mysql::MySqlConnectOptions};
+use tokio::time::{Instant, error::Elapsed, timeout};
+
+use super::{
+    Options,
+    fault::{self, Place, Trouble},
+    schema::{self, Schema},
+};
+use crate::ports::{SourceError, SourceSchema};
+
+/// How long a look at the schema is believed while the connection lives.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
+
+/// A connection that is ready for a query, with what was found out on it.
+pub(super) struct Live {
+    pub connection: MySqlConnection,
+    pub schema: Schema,
+    looked: Instant,
+}
+
+/// Connects, and remembers the connection between calls.
+pub(super) struct Link {
+    to: MySqlConnectOptions,
+    place: Place,
+    deadline: Duration,
+    connect_deadline: Duration,
+    live: Option<Live>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("place", &self.place).field("connected", &self.live.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(super) fn new(options: &Options) -> Result<Self, SourceError> {
+        let (to, place) = destination(&options.url)?;
+        Ok(Self { to, place, deadline: options.deadline, connect_deadline: options.connect_deadline, live: None })
+    }
+
+    /// The schema, looked at again when the last look is old.
+    pub(super) async fn look(&mut self) -> Result<SourceSchema, SourceError> {
+        let mut live = self.take().await?;
+        if live.looked.elapsed() >= LOOK_AGAIN {
+            let outcome = timeout(self.connect_deadline, schema::look(&mut live.connection)).await;
+            match outcome {
+                Ok(Ok(schema)) => live = Live { schema, looked: Instant::now(), ..live },
+                Ok(Err(trouble)) => return Err(trouble.told(&self.place)),
+                Err(Elapsed { .. }) => {
+                    return Err(fault::too_slow(&self.place, self.connect_deadline, "being asked for its tables"));
+                }
+            }
+        }
+        let found = live.schema.told();
+        self.live = Some(live);
+        Ok(found)
+    }
+
+    /// The live connection, or a new one.
+    pub(super) async fn take(&mut self) -> Result<Live, SourceError> {
+        if let Some(live) = self.live.take() {
+            return Ok(live);
+        }
+        match timeout(self.connect_deadline, self.open()).await {
+            Ok(opened) => opened.map_err(|trouble| trouble.told(&self.place)),
+            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, self.connect_deadline, "being connected to")),
+        }
+    }
+
+    /// What a call came to; the connection is kept after a success only.
+    pub(super) fn settle<T>(
+        &mut self,
+        live: Live,
+        deadline: Duration,
+        what: &str,
+        outcome: Result<Result<T, Trouble>, Elapsed>,
+    ) -> Result<T, SourceError> {
+        match outcome {
+            Ok(Ok(answer)) => {
+                self.live = Some(live);
+                Ok(answer)
+            }
+            Ok(Err(trouble)) => Err(trouble.told(&self.place)),
+            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, deadline, what)),
+        }
+    }
+
+    async fn open(&self) -> Result<Live, Trouble> {
+        let mut connection = MySqlConnection::connect_with(&self.to).await?;
+        // A query that we have given up must not wait for a lock for ever on the server's side either.
+        let wait = self.deadline.as_secs().clamp(1, 3600);
+        connection.execute(sqlx::AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {wait}"))).await?;
+        // Before MySQL 5.6 a session cannot be made read-only; that is a safety net, not a need.
+        let read_only = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        if let Err(error) = connection.execute(read_only).await
+            && error.as_database_error().is_none()
+        {
+            return Err(error.into());
+        }
+        let schema = schema::look(&mut connection).await?;
+        Ok(Live { connection, schema, looked: Instant::now() })
+    }
+}
+
+/// The URL as the driver wants it, and what may be said of it.
+pub(super) fn destination(url: &str) -> Result<(MySqlConnectOptions, Place), SourceError> {
+    // What the parser says may repeat parts of the URL, and a password with a stray character may be among them.
+    let bad = |advice: &str| SourceError::Denied {
+        advice: format!("{advice}; it should read mysql://user:password@host:3306/database, with special characters as %XX"),
+        cause: None,
+    };
+    if !(url.starts_with("mysql://") || url.starts_with("mariadb://")) {
+        return Err(bad("its URL does not begin with mysql://"));
+    }
+    let options: MySqlConnectOptions = url.parse().map_err(|_: sqlx::Error| bad("its URL cannot be understood"))?;
+    let options = options.charset("utf8mb4").timezone(Some("+00:00".to_owned())).disable_statement_logging();
+    let server = match options.get_socket() {
+        Some(path) => path.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    let place = Place {
+        server,
+        user: options.get_username().to_owned(),
+        database: options.get_database().ok_or_else(|| bad("its URL names no database"))?.to_owned(),
+    };
+    Ok((options, place))
+}

@@ -1,0 +1,19 @@
+//! What the integration tests stand on: a private MariaDB, a cogent-house database for each test, real data to fill it with, a
+//! comparison of both ends, and a link that can be cut.
+//!
+//! The one rule: nothing here shares code with what it judges. Rows are counted by SQL.
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(missing_docs, reason = "not published")]
+
+pub mod compare;
+pub mod database;
+pub mod greenhouse;
+pub mod mariadb;
+pub mod proxy;
+
+pub use compare::{Comparison, compare};
+pub use database::{Database, Schema};
+pub use greenhouse::{Loaded, load_greenhouse};
+pub use mariadb::Mariadb;
+pub use proxy::Proxy;
