@@ -8,4 +8,5 @@ pub mod domain;
 pub mod outbox;
 pub mod mysql;
 pub mod ports;
+pub mod receiver;
 pub mod wire;

@@ -1,0 +1,181 @@
+//! The reference receiver: the contract's REST calls over a SQLite file.
+//!
+//! ```text
+//!  socket ── serve ── routes ──┬── query, catalog ──┐
+//!                              └── body, bulk, upsert ── store ── SQLite
+//! ```
+//!
+//! The one rule: a 201 means that the rows are on the disk, and any other answer that nothing of the request was stored. Rows are stored
+//! by their identity (I6): whatever is sent again changes nothing.
+//!
+//! The legacy manners answer as the real legacy server does, for tests; `tests/legacy_contract.rs` holds them to its recorded calls.
+
+mod answer;
+mod body;
+mod bulk;
+mod catalog;
+mod cell;
+mod query;
+mod refusal;
+mod routes;
+mod serve;
+mod store;
+mod tables;
+mod time;
+mod upsert;
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Where to listen, what to keep the rows in, how to answer.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The address to listen at; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The database: `sqlite:///absolute/path` or `sqlite:relative/path`; created where it is missing.
+    pub database: String,
+    /// How to answer.
+    pub manner: Manner,
+}
+
+/// How the receiver answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    /// As packhorse's own receiver.
+    #[default]
+    Packhorse,
+    /// As a legacy server with the newer NodeState table: no id, key (time, nodeId, seq_num). For tests.
+    Legacy,
+    /// As a legacy server with the older NodeState table: its own id, so that a repeat is one more row. For tests.
+    LegacyOldNodeState,
+}
+
+impl Manner {
+    fn is_legacy(self) -> bool {
+        match self {
+            Self::Packhorse => false,
+            Self::Legacy | Self::LegacyOldNodeState => true,
+        }
+    }
+
+    fn zone(self) -> time::Zone {
+        if self.is_legacy() { time::Zone::Ignored } else { time::Zone::Utc }
+    }
+}
+
+impl fmt::Display for Manner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Packhorse => "packhorse",
+            Self::Legacy => "legacy",
+            Self::LegacyOldNodeState => "legacy-old",
+        })
+    }
+}
+
+impl FromStr for Manner {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "packhorse" => Ok(Self::Packhorse),
+            "legacy" => Ok(Self::Legacy),
+            "legacy-old" => Ok(Self::LegacyOldNodeState),
+            _ => Err(format!("no manner '{text}': it is one of packhorse, legacy, legacy-old")),
+        }
+    }
+}
+
+/// Why the receiver cannot begin or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiverError {
+    /// The database is not a SQLite file.
+    #[error("the receiver's database '{url}' is not a file: write sqlite:///path/to/central.db")]
+    NotAFile {
+        /// As configured.
+        url: String,
+    },
+    /// The database does not open.
+    #[error(
+        "cannot open the receiver's database '{url}': check that its directory exists and may be written, and that it is SQLite"
+    )]
+    Database {
+        /// As configured.
+        url: String,
+        /// The cause.
+        #[source]
+        cause: sqlx::Error,
+    },
+    /// The database's tables cannot be brought up to date.
+    #[error("cannot bring the tables of '{url}' up to date: it may be of a newer packhorse, or of another program")]
+    Migrate {
+        /// As configured.
+        url: String,
+        /// The cause.
+        #[source]
+        cause: sqlx::migrate::MigrateError,
+    },
+    /// The database was kept in a manner that allows doubles.
+    #[error("the database '{url}' was kept in the manner legacy-old, which stores doubles: use that manner or another file")]
+    OtherManner {
+        /// As configured.
+        url: String,
+    },
+    /// The database cannot be made durable.
+    #[error("cannot sync '{}' to the disk", path.display())]
+    Sync {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        cause: io::Error,
+    },
+    /// The address cannot be listened at.
+    #[error("cannot listen at {listen}: check that the port is free and the address is this machine's")]
+    Listen {
+        /// As configured.
+        listen: SocketAddr,
+        /// The cause.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// A receiver that listens, with its database open.
+#[derive(Debug)]
+pub struct Receiver {
+    listener: TcpListener,
+    address: SocketAddr,
+    store: Arc<store::Store>,
+    manner: Manner,
+}
+
+impl Receiver {
+    /// Opens or creates the database, brings its tables up to date, and listens. Requests wait until [`run`](Self::run).
+    pub async fn bind(options: Options) -> Result<Self, ReceiverError> {
+        let Options { listen, database, manner } = options;
+        let store = Arc::new(store::Store::open(&database, manner).await?);
+        let listener = TcpListener::bind(listen).await.map_err(|cause| ReceiverError::Listen { listen, cause })?;
+        let address = listener.local_addr().map_err(|cause| ReceiverError::Listen { listen, cause })?;
+        Ok(Self { listener, address, store, manner })
+    }
+
+    /// The address that it listens at.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`; then open requests are answered, and after at most 5 seconds it is over and the database closed.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ReceiverError> {
+        tracing::info!(address = %self.address, manner = %self.manner, "the receiver listens");
+        let central = Arc::new(routes::Central::new(self.store.clone(), self.manner, self.address.to_string()));
+        let router = axum::Router::new().fallback(routes::serve).with_state(central);
+        serve::serve(self.listener, router, stop).await;
+        if tokio::time::timeout(serve::STOP_MAX, self.store.close()).await.is_err() {
+            tracing::warn!("the receiver's database was still busy at the stop; SQLite mends that at the next opening");
+        }
+        Ok(())
+    }
+}

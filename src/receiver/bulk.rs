@@ -1,0 +1,210 @@
+//! The bulk call's JSON list, read straight into typed rows.
+//!
+//! The one rule: every object is checked before any is stored, and a refusal names the object by its place in the list, from 0.
+
+use std::collections::BTreeMap;
+
+use serde::{
+    Deserialize, Deserializer as _,
+    de::{Error as _, SeqAccess, Visitor},
+};
+
+use super::{Manner, refusal::Refusal, time};
+
+/// A longer list is refused (I7).
+const ROWS_MAX: usize = 500_000;
+/// So many places are named in a refusal; the others are counted.
+const NAMED_MAX: usize = 20;
+
+/// One reading.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// Canonical.
+    pub time: String,
+    /// Its node.
+    pub node: i64,
+    /// Its sensor type.
+    pub kind: i64,
+    /// Its location.
+    pub location: Option<i64>,
+    /// What was measured.
+    pub value: Option<f64>,
+}
+
+/// One node state.
+#[derive(Debug)]
+pub(super) struct State {
+    /// Canonical. Without a local id it is there.
+    pub time: Option<String>,
+    /// Its node. Without a local id it is there.
+    pub node: Option<i64>,
+    /// The node that it sends through.
+    pub parent: Option<i64>,
+    /// The node's own clock.
+    pub localtime: Option<i64>,
+    /// Its number.
+    pub seq_num: Option<i64>,
+    /// Signal strength.
+    pub rssi: Option<i64>,
+    /// Its id in the gateway's database, where the request tells whose that is.
+    pub local_id: Option<i64>,
+}
+
+/// One sensor of a node.
+#[derive(Debug)]
+pub(super) struct Sensor {
+    /// What it measures.
+    pub kind: Option<i64>,
+    /// Its node.
+    pub node: Option<i64>,
+    /// Calibration.
+    pub slope: Option<f64>,
+    /// Calibration.
+    pub offset: Option<f64>,
+}
+
+/// Everything in one bulk request, by table.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Readings, in their order.
+    pub readings: Vec<Reading>,
+    /// Node states, in their order.
+    pub states: Vec<State>,
+    /// Sensors, in their order.
+    pub sensors: Vec<Sensor>,
+    /// Which ids the rows point to, and from where.
+    pub references: BTreeMap<(&'static str, i64), Places>,
+}
+
+/// Places in the list of a request: the first few, and how many there are.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    first: Vec<usize>,
+    count: usize,
+}
+
+impl std::fmt::Display for Places {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let named = self.first.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        write!(f, "{} {named}", if self.count == 1 { "row" } else { "rows" })?;
+        match self.count - self.first.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// Any object of a bulk. Other keys are ignored.
+#[derive(Deserialize)]
+struct Item {
+    #[serde(rename = "__table__")]
+    table: String,
+    time: Option<String>,
+    #[serde(rename = "nodeId")]
+    node: Option<i64>,
+    #[serde(rename = "type")]
+    kind: Option<i64>,
+    #[serde(rename = "locationId")]
+    location: Option<i64>,
+    value: Option<f64>,
+    parent: Option<i64>,
+    localtime: Option<i64>,
+    seq_num: Option<i64>,
+    rssi: Option<i64>,
+    #[serde(rename = "localId")]
+    local_id: Option<i64>,
+    #[serde(rename = "sensorTypeId")]
+    sensor_type: Option<i64>,
+    #[serde(rename = "calibrationSlope")]
+    slope: Option<f64>,
+    #[serde(rename = "calibrationOffset")]
+    offset: Option<f64>,
+}
+
+/// Reads a JSON list. `identified` says that the request tells whose local ids these are; without it they mean nothing.
+pub(super) fn parse(json: &[u8], manner: Manner, identified: bool) -> Result<Batch, Refusal> {
+    let mut rows = Rows { batch: Batch::default(), manner, identified, too_many: false };
+    let mut json = serde_json::Deserializer::from_slice(json);
+    let read = json.deserialize_seq(&mut rows).and_then(|()| json.end());
+    match read {
+        Ok(()) => Ok(rows.batch),
+        Err(_) if rows.too_many => Err(Refusal::TooLarge(format!("more than {ROWS_MAX} rows: send fewer at a time"))),
+        Err(cause) => Err(Refusal::Malformed(cause.to_string())),
+    }
+}
+
+struct Rows {
+    batch: Batch,
+    manner: Manner,
+    identified: bool,
+    too_many: bool,
+}
+
+impl<'de> Visitor<'de> for &mut Rows {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let mut place = 0;
+        loop {
+            let item = list.next_element::<Item>().map_err(|cause| A::Error::custom(format!("row {place}: {cause}")))?;
+            let Some(item) = item else { return Ok(()) };
+            if place == ROWS_MAX {
+                self.too_many = true;
+                return Err(A::Error::custom("too many rows"));
+            }
+            self.take(place, item).map_err(|cause| A::Error::custom(format!("row {place}: {cause}")))?;
+            place += 1;
+        }
+    }
+}
+
+impl Rows {
+    fn take(&mut self, place: usize, item: Item) -> Result<(), String> {
+        let time = item.time.map(|text| self.time(text)).transpose()?;
+        if item.table.eq_ignore_ascii_case("Reading") {
+            let node = item.node.ok_or("a reading needs its nodeId")?;
+            let kind = item.kind.ok_or("a reading needs its type")?;
+            self.refer("Node", Some(node), place);
+            self.refer("SensorType", Some(kind), place);
+            self.refer("Location", item.location, place);
+            let time = time.ok_or("a reading needs its time")?;
+            self.batch.readings.push(Reading { time, node, kind, location: item.location, value: item.value });
+        } else if item.table.eq_ignore_ascii_case("NodeState") {
+            let local_id = item.local_id.filter(|_| self.identified);
+            if local_id.is_none() && self.manner != Manner::LegacyOldNodeState {
+                item.node.ok_or("a node state needs its nodeId")?;
+                time.as_ref().ok_or("a node state needs its time")?;
+            }
+            self.refer("Node", item.node, place);
+            let Item { node, parent, localtime, seq_num, rssi, .. } = item;
+            self.batch.states.push(State { time, node, parent, localtime, seq_num, rssi, local_id });
+        } else if item.table.eq_ignore_ascii_case("Sensor") {
+            self.refer("SensorType", item.sensor_type, place);
+            self.refer("Node", item.node, place);
+            let Item { sensor_type: kind, node, slope, offset, .. } = item;
+            self.batch.sensors.push(Sensor { kind, node, slope, offset });
+        } else {
+            return Err(format!("a bulk takes Reading, NodeState and Sensor, not {:?}", item.table));
+        }
+        Ok(())
+    }
+
+    fn time(&self, text: String) -> Result<String, String> {
+        let time = time::canonical(text, self.manner.zone())
+            .map_err(|text| format!("{text:.40?} is not a time such as 2013-01-01T00:05:00, UTC"))?;
+        Ok(if self.manner.is_legacy() { time::cut_to_second(time) } else { time })
+    }
+
+    fn refer(&mut self, table: &'static str, id: Option<i64>, place: usize) {
+        let Some(id) = id else { return };
+        let places = self.batch.references.entry((table, id)).or_default();
+        places.count += 1;
+        if places.first.len() < NAMED_MAX {
+            places.first.push(place);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Why a request is refused, and how each manner says so.
+//!
+//! The one rule: a refused request has stored nothing.
+
+use axum::http::StatusCode;
+
+/// Why a request was refused. Nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// It does not follow the contract.
+    #[error("{0}")]
+    Malformed(String),
+    /// It points to rows that are not here.
+    #[error("{0}")]
+    Missing(String),
+    /// A global id stands for something else here.
+    #[error("{0}")]
+    Conflict(String),
+    /// Its body, or what it asks for, is too large.
+    #[error("{0}")]
+    TooLarge(String),
+    /// There is nothing at this address.
+    #[error("{0}")]
+    Lost(String),
+    /// The address does not take this method.
+    #[error("{0}")]
+    Method(String),
+    /// The body came too slowly.
+    #[error("{0}")]
+    TooSlow(String),
+    /// The legacy database refuses what this database would take.
+    #[error("{0}")]
+    Legacy(String),
+    /// The same, said as a JSON list: a key that is there twice, or not there at all, within a bulk.
+    #[error("{0}")]
+    LegacyKey(String),
+    /// The database cannot store or read now; no fault of the request.
+    #[error("the database cannot serve now: {0}")]
+    Unavailable(#[from] sqlx::Error),
+}
+
+impl Refusal {
+    /// The status that says it.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::Legacy(_) | Self::LegacyKey(_) => StatusCode::BAD_REQUEST,
+            Self::Missing(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Lost(_) => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! From a request to its answer.
+//!
+//! The one rule: a change runs in a task of its own, so that a client that leaves in the middle cuts nothing in half.
+
+use std::sync::Arc;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Query, State},
+    http::{HeaderMap, Method, Request, Response, Uri, header},
+};
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+use super::{
+    Manner,
+    answer::{Answer, respond},
+    body, bulk, catalog, cell,
+    query::{Span, selection},
+    refusal::Refusal,
+    store::Store,
+    tables::Table,
+    upsert::{self, Origin},
+};
+use crate::wire::{GENERATION_HEADER, SOURCE_HEADER};
+
+/// How many KiB of bodies are held at once (I7). Slow links hold theirs for long, so they count by size, not by number.
+const BODIES_KIB_MAX: usize = 256 << 10;
+/// How many bodies are inflated and stored at once (I7): each may grow to 64 MiB.
+const INFLATED_MAX: usize = 4;
+
+/// What every request needs.
+#[derive(Debug)]
+pub(super) struct Central {
+    store: Arc<Store>,
+    manner: Manner,
+    bodies: Arc<Semaphore>,
+    inflated: Semaphore,
+    address: String,
+}
+
+impl Central {
+    /// Serves a database; `address` stands in for a missing Host header.
+    pub(super) fn new(store: Arc<Store>, manner: Manner, address: String) -> Self {
+        Self { store, manner, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)), inflated: Semaphore::new(INFLATED_MAX), address }
+    }
+}
+
+/// Answers any request.
+pub(super) async fn serve(State(central): State<Arc<Central>>, request: Request<Body>) -> Response<Body> {
+    let outcome = answer(&central, request).await;
+    respond(outcome, central.manner)
+}
+
+async fn answer(central: &Arc<Central>, request: Request<Body>) -> Result<Answer, Refusal> {
+    let (head, body) = request.into_parts();
+    let word = match head.uri.path().strip_prefix("/rest/").map(|word| (word, word.strip_suffix('/'))) {
+        Some((_, Some(word))) if !word.is_empty() => word.to_ascii_lowercase(),
+        _ if central.manner.is_legacy() && !head.uri.path().ends_with('/') => return Ok(Answer::Page),
+        Some((word, None)) => {
+            return Err(Refusal::Lost(format!(
+                "nothing is at /rest/{word}: the trailing slash is required, as in /rest/{word}/"
+            )));
+        }
+        _ => return Err(Refusal::Lost("nothing is here: the calls are under /rest/, as in /rest/sensortype/".to_owned())),
+    };
+    match head.method {
+        Method::GET | Method::HEAD => get(central, &word, &head.uri, &head.headers).await,
+        Method::POST | Method::PUT => change(central, word, head.method, head.uri, head.headers, body).await,
+        other => Err(Refusal::Method(format!("{other} is not understood: it is one of GET, POST and PUT"))),
+    }
+}
+
+async fn get(central: &Central, word: &str, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Refusal> {
+    let (manner, pairs) = (central.manner, pairs(uri)?);
+    let newest = match word {
+        "lastsync" => {
+            let address = parameter(&pairs, "house")?;
+            if manner.is_legacy() && !address.is_ascii() {
+                return Err(Refusal::Legacy("an address with a letter beyond ASCII".to_owned()));
+            }
+            catalog::last_of_house(&central.store, address).await?
+        }
+        "lastnodesync" => catalog::last_of_node(&central.store, number(parameter(&pairs, "node")?)?).await?,
+        "bulk" | "pushstatus" => return Err(Refusal::Method(format!("{word} takes POST only"))),
+        _ => {
+            let table = Table::named(word).filter(|table| table.listed).ok_or_else(|| unknown(word))?;
+            let span = headers.get(header::RANGE).and_then(|range| Span::parse(range.to_str().ok()?));
+            let listed = catalog::list(&central.store, table, selection(table, &pairs, manner)?, span, manner).await?;
+            let range =
+                listed.counts.map(|(matching, all)| format!("items {}-{matching}/{all}", span.map_or(0, |span| span.from)));
+            return Ok(Answer::Found { json: cell::write_rows(table, &listed.rows, manner), range });
+        }
+    };
+    let json = newest.map_or_else(|| "null".to_owned(), |time| cell::json_text(&time, manner));
+    Ok(Answer::Found { json, range: None })
+}
+
+async fn change(
+    central: &Arc<Central>,
+    word: String,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Answer, Refusal> {
+    let form =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    if central.manner.is_legacy() && form {
+        return Err(Refusal::Legacy("a form".to_owned()));
+    }
+    let room = central.bodies.clone().acquire_many_owned(body::kib_max(&body)).await.map_err(|_| stopping())?;
+    let body = body::read(&headers, body).await?;
+    let central = central.clone();
+    let task = async move {
+        let answer = store(&central, &word, &method, &uri, &headers, body).await;
+        drop(room);
+        answer
+    };
+    tokio::spawn(task).await.map_err(ended)?
+}
+
+async fn store(
+    central: &Central,
+    word: &str,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<Answer, Refusal> {
+    let manner = central.manner;
+    let _place = central.inflated.acquire().await.map_err(|_| stopping())?;
+    if word == "bulk" && method == Method::POST {
+        let origin = if manner.is_legacy() { None } else { origin(headers)? };
+        let parse = move || bulk::parse(&body::inflate(body)?, manner, origin.is_some());
+        let batch = tokio::task::spawn_blocking(parse).await.map_err(ended)??;
+        upsert::store(&central.store, batch, origin, manner).await?;
+        return Ok(Answer::StoredBulk);
+    }
+    if word == "bulk" {
+        return Err(Refusal::Method("bulk takes POST only".to_owned()));
+    }
+    let table = Table::named(word).ok_or_else(|| unknown(word))?;
+    let object: Map<String, Value> =
+        serde_json::from_slice(&body).map_err(|cause| Refusal::Malformed(format!("the body is not a JSON object: {cause}")))?;
+    let stored = if method == Method::PUT && table.has_global_id() {
+        let id = number(parameter(&pairs(uri)?, "id")?)?;
+        catalog::put(&central.store, table, id, object, manner).await?
+    } else if method == Method::POST && table.posted {
+        catalog::post(&central.store, table, object, manner).await?
+    } else {
+        return Err(Refusal::Method(format!("{word} does not take {method}")));
+    };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(&central.address).to_owned();
+    Ok(Answer::Stored { table, stored, host })
+}
+
+/// Whose local ids a request carries: both headers, or neither.
+fn origin(headers: &HeaderMap) -> Result<Option<Origin>, Refusal> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let (source, generation) = match (text(SOURCE_HEADER), text(GENERATION_HEADER)) {
+        (None, None) => return Ok(None),
+        (Some(source), Some(generation)) => (source, generation),
+        _ => return Err(Refusal::Malformed(format!("{SOURCE_HEADER} and {GENERATION_HEADER} come together or not at all"))),
+    };
+    let source = source.parse().map_err(|_| Refusal::Malformed(format!("{SOURCE_HEADER} is not 32 hexadecimal digits")))?;
+    let generation = generation.parse().map_err(|_| Refusal::Malformed(format!("{GENERATION_HEADER} is not a number")))?;
+    Ok(Some(Origin { source, generation: crate::domain::Generation(generation) }))
+}
+
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Refusal> {
+    let Query(pairs) =
+        Query::try_from_uri(uri).map_err(|cause| Refusal::Malformed(format!("the query string cannot be read: {cause}")))?;
+    Ok(pairs)
+}
+
+fn parameter<'a>(pairs: &'a [(String, String)], name: &str) -> Result<&'a str, Refusal> {
+    let found = pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    found.ok_or_else(|| Refusal::Malformed(format!("the call needs ?{name}=")))
+}
+
+fn number(text: &str) -> Result<i64, Refusal> {
+    text.parse().map_err(|_| Refusal::Malformed(format!("{text:?} is not a number")))
+}
+
+fn unknown(word: &str) -> Refusal {
+    Refusal::Lost(format!("there is no table {word:?} here"))
+}
+
+fn stopping() -> Refusal {
+    Refusal::Unavailable(sqlx::Error::PoolClosed)
+}
+
+/// A task of ours panicked or was ended: a fault here, not the request's.
+fn ended(cause: tokio::task::JoinError) -> Refusal {
+    Refusal::Unavailable(sqlx::Error::Io(std::io::Error::other(cause)))
+}

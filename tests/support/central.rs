@@ -1,0 +1,188 @@
+//! A receiver in this process, on a file of its own, spoken to over a bare socket: what is sent is exactly what the test wrote.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use packhorse::receiver::{Manner, Options, Receiver, ReceiverError};
+use sqlx::{AssertSqlSafe, SqlitePool, sqlite::SqliteConnectOptions};
+use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// A running receiver; it stops when dropped.
+pub struct Central {
+    pub address: SocketAddr,
+    pub path: PathBuf,
+    runtime: Option<Runtime>,
+    pool: SqlitePool,
+    stop: CancellationToken,
+    running: Option<JoinHandle<Result<(), ReceiverError>>>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+/// An answer as it came over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|cause| panic!("{cause}: {self:?}"))
+    }
+}
+
+impl Central {
+    pub fn start(manner: Manner) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut central = Self::open(&dir.path().join("central.db"), manner);
+        central._dir = Some(dir);
+        central
+    }
+
+    pub fn open(path: &Path, manner: Manner) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let options =
+            Options { listen: "127.0.0.1:0".parse().unwrap(), database: format!("sqlite://{}", path.display()), manner };
+        let receiver = runtime.block_on(Receiver::bind(options)).unwrap();
+        let address = receiver.local_addr();
+        let stop = CancellationToken::new();
+        let running = runtime.spawn(receiver.run(stop.clone()));
+        // References are not checked here: a test may seed a row without all that it points to.
+        let options = SqliteConnectOptions::new().filename(path).foreign_keys(false);
+        let pool = runtime.block_on(SqlitePool::connect_with(options)).unwrap();
+        Self { address, path: path.to_owned(), runtime: Some(runtime), pool, stop, running: Some(running), _dir: None }
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtime.as_ref().unwrap()
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn stop(&mut self) {
+        self.stop.cancel();
+        if let Some(running) = self.running.take() {
+            self.runtime().block_on(running).unwrap().unwrap();
+        }
+    }
+
+    /// Ends it at once, without a word to it.
+    pub fn kill(mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+
+    pub fn sql(&self, sql: &str) {
+        self.runtime().block_on(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool)).unwrap();
+    }
+
+    pub fn number(&self, sql: &str) -> i64 {
+        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+    }
+
+    pub fn real(&self, sql: &str) -> f64 {
+        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+    }
+
+    pub fn string(&self, sql: &str) -> String {
+        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let line = TcpStream::connect(self.address).unwrap();
+        line.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        line
+    }
+
+    pub fn get(&self, target: &str) -> Answer {
+        self.call("GET", target, &[], None)
+    }
+
+    pub fn post(&self, target: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.call("POST", target, &[], Some(body.as_ref()))
+    }
+
+    pub fn call(&self, method: &str, target: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Answer {
+        let mut line = self.connect();
+        send(&mut line, self.address, method, target, headers, body);
+        receive(&mut line)
+    }
+}
+
+impl Drop for Central {
+    fn drop(&mut self) {
+        if self.runtime.is_some() {
+            self.stop();
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        }
+    }
+}
+
+/// Writes one request.
+pub fn send(
+    line: &mut TcpStream,
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(body) = body {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    line.write_all(head.as_bytes()).unwrap();
+    line.write_all(body.unwrap_or_default()).unwrap();
+}
+
+/// Reads one answer; its body must have a length.
+pub fn receive(line: &mut TcpStream) -> Answer {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        assert_eq!(
+            line.read(&mut byte).unwrap(),
+            1,
+            "the connection ended within the head: {:?}",
+            String::from_utf8_lossy(&head)
+        );
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.trim_end().lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: Vec<(String, String)> =
+        lines.map(|line| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap()).collect();
+    let mut answer = Answer { status, headers, body: Vec::new() };
+    let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+    answer.body.resize(length, 0);
+    line.read_exact(&mut answer.body).unwrap();
+    answer
+}
+
+/// zlib (RFC 1950).
+pub fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
