@@ -3,4 +3,5 @@
 pub mod catalog;
 pub mod domain;
 pub mod ports;
+pub mod rest;
 pub mod wire;
