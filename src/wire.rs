@@ -23,3 +23,15 @@ pub const LOCAL_ID_KEY: &str = "localId";
 pub const HOSTNAME_CHARS_MAX: usize = 25;
 /// A version in a pushstatus fits this many characters; a longer one is a 500 on strict servers.
 pub const VERSION_CHARS_MAX: usize = 20;
+
+mod entity;
+mod error;
+mod number;
+mod rows;
+mod time;
+
+pub use entity::{entity_from_json, entity_to_json, list_from_json, push_status_to_json};
+pub use error::WireError;
+pub use number::{json_f32, json_f64};
+pub use rows::{Manner, bulk_body, deflate, unsendable, write_rows};
+pub use time::TimeWriter;

@@ -1,0 +1,362 @@
+//! The REST sink: the [`Sink`] port over the cogent-house HTTP contract.
+//!
+//! The one rule: every call ends with an [`Outcome`] from [`classify::classify`]; nothing here retries, waits out or parks. A connection
+//! on which anything but a sound answer came is not used again: legacy servers close it after a 500 without saying so.
+
+mod address;
+mod calls;
+pub mod classify;
+mod client;
+mod exchange;
+mod memory;
+mod retry_after;
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use reqwest::{Client, header};
+use tokio::time::Instant;
+
+use crate::{
+    domain::{Entity, Generation, Outcome, RemoteId, SourceId, Verdict},
+    ports::{Ask, Delivered, Delivery, PushStatus, RemoteEntity, Sink},
+    wire,
+};
+use address::Address;
+use calls::Call;
+use classify::Answer;
+use client::{basic, build};
+use exchange::{Exchanged, Terms};
+use memory::Memory;
+
+/// How the server knows us.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// It does not.
+    None,
+    /// By a token.
+    Bearer(String),
+    /// By a user and a password.
+    Basic {
+        /// The user.
+        user: String,
+        /// The password.
+        password: String,
+    },
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Bearer(_) => "Bearer(***)",
+            Self::Basic { .. } => "Basic(***)",
+        })
+    }
+}
+
+/// What a REST sink is made of.
+#[derive(Clone)]
+pub struct Options {
+    /// The base of the contract's calls, `https://host/rest/`; the last slash may be missing. A user and password in it are taken for
+    /// [`Auth::Basic`].
+    pub url: String,
+    /// How the server knows us.
+    pub auth: Auth,
+    /// Certificates of authorities, PEM; when given, these alone are trusted, else the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Our certificate and its key, PEM, for servers that ask for one.
+    pub client_identity_pem: Option<Vec<u8>>,
+    /// A proxy for everything, `http://user:password@host:port`; none is taken from the environment.
+    pub proxy: Option<String>,
+    /// Bulk bodies of more bytes are not sent: they are `TooLarge`.
+    pub request_bytes_max: u64,
+    /// For name, TCP and TLS together.
+    pub connect_deadline: Duration,
+    /// For an answer to begin, and for each piece of it; bodies get a second for each 500 bytes beside.
+    pub answer_deadline: Duration,
+    /// Whose rows these are; told to packhorse receivers only.
+    pub source: SourceId,
+}
+
+impl Options {
+    /// The connect deadline that suits most links.
+    pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+    /// The answer deadline that suits most servers.
+    pub const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("auth", &self.auth).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// Why a REST sink cannot be made; a human is needed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    /// The address is unusable.
+    #[error("the url is unusable: {why}")]
+    Url {
+        /// Why, without the address itself, which may hold a password.
+        why: String,
+    },
+    /// A certificate or key is unusable.
+    #[error("{what} is unusable: {why}; it must be PEM")]
+    Certificate {
+        /// Which one.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The proxy's address is unusable.
+    #[error("the proxy's address is unusable: it should look like http://host:port")]
+    Proxy,
+    /// A token, user or password holds characters that no header can carry.
+    #[error("the credentials hold a line break or another control character: look at the end of the secret's file")]
+    Credentials,
+    /// The HTTP client cannot be set up.
+    #[error("the HTTP client cannot be set up: {why}")]
+    Client {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A REST server as a destination. One request at a time is the caller's business; more do no harm.
+pub struct RestSink {
+    address: Address,
+    options: Options,
+    /// What must not be shown when the server repeats it.
+    secrets: Vec<String>,
+    client: Mutex<Client>,
+    memory: Mutex<Memory>,
+    is_packhorse: AtomicBool,
+}
+
+impl fmt::Debug for RestSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RestSink").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl RestSink {
+    /// A sink that has not yet connected.
+    ///
+    /// # Errors
+    /// When the address, a certificate, the proxy or the credentials are unusable.
+    pub fn new(options: Options) -> Result<Self, RestError> {
+        // Err means that somebody has installed one already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (address, auth) = Address::parse(&options.url, options.auth.clone())?;
+        let secrets = match &auth {
+            Auth::None => Vec::new(),
+            Auth::Bearer(token) => vec![token.clone()],
+            Auth::Basic { user, password } => vec![password.clone(), basic(user, password)],
+        };
+        if secrets.iter().any(|secret| secret.contains(char::is_control)) {
+            return Err(RestError::Credentials);
+        }
+        let secrets = secrets.into_iter().filter(|secret| !secret.is_empty()).collect();
+        let options = Options { url: String::new(), auth, ..options };
+        let client = Mutex::new(build(&options, &address)?);
+        Ok(Self { address, options, secrets, client, memory: Mutex::default(), is_packhorse: AtomicBool::new(false) })
+    }
+
+    /// Sends one call and says what came of it; the JSON is there when it is `Accepted`.
+    async fn call(&self, call: &Call, generation: Option<Generation>) -> (Outcome, serde_json::Value) {
+        let terms = Terms {
+            auth: &self.options.auth,
+            secrets: &self.secrets,
+            connect_deadline: self.options.connect_deadline,
+            answer_deadline: self.options.answer_deadline,
+            headers: self.headers(generation),
+        };
+        let client = locked(&self.client).clone();
+        let Exchanged { answer, json, is_packhorse } =
+            exchange::exchange(&client, self.address.join(&call.target), call, &terms).await;
+        let mut memory = locked(&self.memory);
+        let evidence = memory.evidence(call, &answer, self.address.ends_in_rest());
+        let mut outcome = classify::classify(&answer, &evidence);
+        memory.note(call, outcome.verdict);
+        drop(memory);
+        self.learn(is_packhorse, outcome.verdict);
+        self.leave_unsound(&answer);
+        if outcome.verdict != Verdict::Accepted {
+            outcome.advice = format!("{}: {}", call.name(), outcome.advice);
+        }
+        (outcome, json)
+    }
+
+    /// A proxy's error lacks the header although the receiver stands behind it, so only a success can take the mark away: rows must not
+    /// change their identity between two attempts (I6).
+    fn learn(&self, is_packhorse: Option<bool>, verdict: Verdict) {
+        match is_packhorse {
+            Some(true) => self.is_packhorse.store(true, Ordering::Relaxed),
+            Some(false) if verdict == Verdict::Accepted => self.is_packhorse.store(false, Ordering::Relaxed),
+            Some(false) | None => {}
+        }
+    }
+
+    /// Leaves the connection, and every other that is kept, unless the answer was sound; names are then resolved again too.
+    fn leave_unsound(&self, answer: &Answer) {
+        let is_sound = matches!(answer, Answer::Status(status) if status.code < 500);
+        if is_sound {
+            return;
+        }
+        // What could be built once can be built again; should it fail all the same, the old client is better than none.
+        if let Ok(fresh) = build(&self.options, &self.address) {
+            *locked(&self.client) = fresh;
+        }
+    }
+
+    fn headers(&self, generation: Option<Generation>) -> header::HeaderMap {
+        let mut headers = header::HeaderMap::new();
+        if let Some(generation) = generation.filter(|_| self.is_packhorse())
+            && let Ok(source) = header::HeaderValue::from_str(&self.options.source.to_string())
+        {
+            headers.insert(wire::SOURCE_HEADER, source);
+            headers.insert(wire::GENERATION_HEADER, generation.0.into());
+        }
+        headers
+    }
+
+    async fn stored(&self, call: &Call) -> Result<serde_json::Value, Outcome> {
+        let (outcome, json) = self.call(call, None).await;
+        if outcome.verdict == Verdict::Accepted { Ok(json) } else { Err(outcome) }
+    }
+}
+
+/// An outcome for an answer that looked right and is not.
+fn unreadable(call: &Call, error: &wire::WireError) -> Outcome {
+    Outcome::new(
+        Verdict::Misconfigured,
+        format!("{}: the answer is {error}; is this a server of the cogent-house contract?", call.name()),
+    )
+}
+
+#[async_trait]
+impl Sink for RestSink {
+    async fn deliver(&self, delivery: &Delivery) -> Delivered {
+        let began = Instant::now();
+        let manner = if self.is_packhorse() { wire::Manner::Packhorse } else { wire::Manner::Legacy };
+        let rows = &delivery.rows;
+        let early =
+            |verdict, advice, body_bytes| Delivered { outcome: Outcome::new(verdict, advice), body_bytes, took: began.elapsed() };
+        let body = match wire::bulk_body(rows, manner) {
+            Ok(body) => body,
+            Err(error) => return early(Verdict::Refused, format!("not sent: {error}"), 0),
+        };
+        let body_bytes = body.len() as u64;
+        if body_bytes > self.options.request_bytes_max && rows.len() > 1 {
+            let advice =
+                format!("not sent: {body_bytes} bytes are more than the {} that are allowed", self.options.request_bytes_max);
+            return early(Verdict::TooLarge, advice, body_bytes);
+        }
+        let call = calls::bulk(body, rows.len());
+        let (outcome, _) = self.call(&call, Some(delivery.bounds.generation)).await;
+        Delivered { outcome, body_bytes, took: began.elapsed() }
+    }
+
+    async fn find(&self, ask: &Ask) -> Result<Vec<RemoteEntity>, Outcome> {
+        let call = calls::find(ask);
+        let json = self.stored(&call).await?;
+        wire::list_from_json(calls::asked(ask), &json).map_err(|error| unreadable(&call, &error))
+    }
+
+    async fn create(&self, id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Result<RemoteEntity, Outcome> {
+        let call = calls::create(id, entity);
+        let json = self.stored(&call).await?;
+        let stored = wire::entity_from_json(entity.kind(), &json).map_err(|error| unreadable(&call, &error))?;
+        match id {
+            Some(id) if id != stored.id => {
+                let advice = format!("{}: {} {id} was stored under id {}", call.name(), entity.kind(), stored.id);
+                Err(Outcome::new(Verdict::Misconfigured, advice))
+            }
+            Some(_) | None => Ok(stored),
+        }
+    }
+
+    async fn update(&self, entity: &RemoteEntity) -> Result<(), Outcome> {
+        self.stored(&calls::update(entity)).await.map(drop)
+    }
+
+    async fn put_sensors(&self, sensors: &[Entity<RemoteId>]) -> Result<(), Outcome> {
+        let json = calls::sensors(sensors).to_string();
+        let body = wire::deflate(json.as_bytes())
+            .map_err(|error| Outcome::new(Verdict::Refused, format!("sensors cannot be written: {error}")))?;
+        self.stored(&calls::bulk(body, sensors.len())).await.map(drop)
+    }
+
+    async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome> {
+        self.stored(&calls::push_status(status)).await.map(drop)
+    }
+
+    fn is_packhorse(&self) -> bool {
+        self.is_packhorse.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(url: &str) -> Options {
+        Options {
+            url: url.into(),
+            auth: Auth::None,
+            ca_pem: None,
+            client_identity_pem: None,
+            proxy: None,
+            request_bytes_max: 1 << 20,
+            connect_deadline: Options::CONNECT_DEADLINE,
+            answer_deadline: Options::ANSWER_DEADLINE,
+            source: SourceId(1),
+        }
+    }
+
+    #[test]
+    fn secrets_are_in_no_debug_text_and_in_no_error() {
+        let secret = Options {
+            auth: Auth::Basic { user: "u".into(), password: "hush".into() },
+            proxy: Some("http://u:hush@proxy:1".into()),
+            ..options("http://h/rest/")
+        };
+        assert!(!format!("{secret:?} {:?}", RestSink::new(secret.clone()).unwrap()).contains("hush"));
+        let in_url = options("http://u:hush@h/rest/");
+        assert!(!format!("{in_url:?} {:?}", RestSink::new(in_url.clone()).unwrap()).contains("hush"));
+        for bad in [
+            Options { proxy: Some("http://u:hush@[".into()), ..options("http://h/") },
+            options("http://u:hush@h:99999/"),
+            Options { auth: Auth::Bearer("hush\n".into()), ..options("http://h/") },
+        ] {
+            let error = RestSink::new(bad).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_unusable_is_told_at_once() {
+        let pem = Some(b"-----BEGIN nonsense".to_vec());
+        for (bad, word) in [
+            (options("ftp://h/rest/"), "http or https"),
+            (Options { ca_pem: pem.clone(), ..options("https://h/") }, "CA certificate"),
+            (Options { client_identity_pem: pem, ..options("https://h/") }, "client certificate"),
+            (Options { proxy: Some("::".into()), ..options("https://h/") }, "proxy"),
+        ] {
+            let error = RestSink::new(bad).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

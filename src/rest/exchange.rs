@@ -1,0 +1,230 @@
+//! One request and its answer over reqwest: every failure becomes an [`Answer`].
+//!
+//! The one rule: only an error that says that no connection came about is [`Answer::NoConnection`]; after that the server may have read
+//! the request.
+
+use std::{error::Error, io, time::Duration};
+
+use reqwest::{Client, Response, Url, header};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Auth,
+    calls::{Call, Success},
+    classify::{Answer, Body, NoConnection, Status},
+    retry_after,
+};
+use crate::wire;
+
+/// A body's time on the wire is reckoned at this rate at least.
+pub(super) const BYTES_PER_SECOND_MIN: u64 = 500;
+/// An answer with a list is read up to this size.
+const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Any other answer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// So much of an answer is shown to people.
+const EXCERPT_CHARS: usize = 160;
+
+/// What is the same for all requests.
+pub(super) struct Terms<'a> {
+    pub(super) auth: &'a Auth,
+    pub(super) secrets: &'a [String],
+    pub(super) connect_deadline: Duration,
+    pub(super) answer_deadline: Duration,
+    pub(super) headers: header::HeaderMap,
+}
+
+/// An answer with what only the caller can use of it.
+pub(super) struct Exchanged {
+    pub(super) answer: Answer,
+    /// The body of an answer that meets the contract.
+    pub(super) json: serde_json::Value,
+    /// Whether a packhorse receiver's header was on it; `None` without an answer.
+    pub(super) is_packhorse: Option<bool>,
+}
+
+impl From<Answer> for Exchanged {
+    fn from(answer: Answer) -> Self {
+        Self { answer, json: serde_json::Value::Null, is_packhorse: None }
+    }
+}
+
+/// Sends a call and reads its whole answer, within the deadlines.
+pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Terms<'_>) -> Exchanged {
+    let mut request = client.request(call.method.clone(), url).headers(terms.headers.clone());
+    request = match terms.auth {
+        Auth::None => request,
+        Auth::Bearer(token) => request.bearer_auth(token),
+        Auth::Basic { user, password } => request.basic_auth(user, Some(password)),
+    };
+    if let Some(body) = &call.body {
+        request = request.header(header::CONTENT_TYPE, body.content_type).body(body.bytes.clone());
+    }
+    let body_time = Duration::from_secs(call.body_bytes() as u64 / BYTES_PER_SECOND_MIN);
+    let deadline = terms.connect_deadline + terms.answer_deadline + body_time;
+    match timeout(deadline, request.send()).await {
+        Err(_) => Answer::TimedOutAfterSend { after: deadline }.into(),
+        Ok(Err(error)) => failed(error, terms).into(),
+        Ok(Ok(response)) => read(response, call.success, terms).await,
+    }
+}
+
+fn failed(error: reqwest::Error, terms: &Terms<'_>) -> Answer {
+    let error = error.without_url();
+    let detail = shown(&chain(&error), terms.secrets);
+    if error.is_connect() {
+        return Answer::NoConnection { kind: kind(&error), detail };
+    }
+    // With TLS 1.3 the server's refusal of our certificate comes after the handshake; it reads no request after it.
+    if causes(&error).any(|cause| tls_error(cause).is_some_and(|error| matches!(error, rustls::Error::AlertReceived(_)))) {
+        return Answer::NoConnection { kind: NoConnection::Tls, detail };
+    }
+    Answer::BrokenAfterSend { detail }
+}
+
+fn kind(error: &reqwest::Error) -> NoConnection {
+    if error.is_timeout() {
+        return NoConnection::Timeout;
+    }
+    if error.is_dns() {
+        return NoConnection::Dns;
+    }
+    for cause in causes(error) {
+        if tls_error(cause).is_some() {
+            return NoConnection::Tls;
+        }
+        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => return NoConnection::Refused,
+            Some(io::ErrorKind::TimedOut) => return NoConnection::Timeout,
+            Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                return NoConnection::Tls;
+            }
+            Some(_) | None => {}
+        }
+    }
+    NoConnection::Unreachable
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        error.source()
+    })
+}
+
+/// rustls's errors travel inside of I/O errors, whose `source` skips them.
+fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()))
+}
+
+fn chain(error: &reqwest::Error) -> String {
+    let mut texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
+}
+
+async fn read(mut response: Response, success: Success, terms: &Terms<'_>) -> Exchanged {
+    let code = response.status().as_u16();
+    let text = |name: header::HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let is_packhorse = Some(response.headers().contains_key(wire::RECEIVER_HEADER));
+    let location = text(header::LOCATION).map(|to| shown(&without_secrets(&to), terms.secrets));
+    let retry_after = text(header::RETRY_AFTER).and_then(|text| retry_after::parse(&text, chrono::Utc::now()));
+    let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+
+    let bytes_max = if success == Success::List && code == 200 { LIST_BYTES_MAX } else { ANSWER_BYTES_MAX };
+    let bytes = match body(&mut response, bytes_max, terms).await {
+        Ok(bytes) => bytes,
+        Err(Unread::TooLong) => return Exchanged { is_packhorse, ..Answer::TooLong { code, bytes_max }.into() },
+        Err(Unread::Cut(detail)) => {
+            return Exchanged { is_packhorse, ..Answer::Truncated { code, detail: shown(&detail, terms.secrets) }.into() };
+        }
+    };
+    let json: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    let body = match &json {
+        // A JSON text under a page's type is no page: the legacy server is not to be trusted with types.
+        Some(json) if json.is_array() || json.is_object() => Body::Json,
+        _ if content_type.starts_with("text/html") || starts_like_html(&bytes) => Body::Html,
+        Some(_) => Body::Json,
+        None => Body::Other,
+    };
+    let meets_contract = json.as_ref().is_some_and(|json| match success {
+        Success::List => code == 200 && json.is_array(),
+        Success::Object => code == 201 && json.is_object(),
+        Success::Stored => code == 201 && json.is_array(),
+    });
+    let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
+    let answer = Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after });
+    Exchanged { answer, json: json.filter(|_| meets_contract).unwrap_or_default(), is_packhorse }
+}
+
+enum Unread {
+    TooLong,
+    Cut(String),
+}
+
+/// Reads a body up to a size. A body may take as long as it moves: each piece has the answer deadline, and all of it the smallest rate.
+async fn body(response: &mut Response, bytes_max: usize, terms: &Terms<'_>) -> Result<Vec<u8>, Unread> {
+    let began = Instant::now();
+    let mut bytes = Vec::new();
+    loop {
+        let allowed = terms.answer_deadline + Duration::from_secs(bytes.len() as u64 / BYTES_PER_SECOND_MIN);
+        let left = allowed.saturating_sub(began.elapsed()).min(terms.answer_deadline);
+        match timeout(left, response.chunk()).await {
+            Err(_) => return Err(Unread::Cut(format!("it stalled after {} bytes", bytes.len()))),
+            Ok(Err(error)) => return Err(Unread::Cut(chain(&error.without_url()))),
+            Ok(Ok(None)) => return Ok(bytes),
+            Ok(Ok(Some(piece))) if bytes.len() + piece.len() > bytes_max => return Err(Unread::TooLong),
+            Ok(Ok(Some(piece))) => bytes.extend_from_slice(&piece),
+        }
+    }
+}
+
+fn starts_like_html(bytes: &[u8]) -> bool {
+    let start = bytes.trim_ascii_start();
+    let start = String::from_utf8_lossy(&start[..start.len().min(16)]).to_ascii_lowercase();
+    start.starts_with("<!doctype") || start.starts_with("<html") || start.starts_with("<head")
+}
+
+/// An address without user, query and fragment.
+fn without_secrets(location: &str) -> String {
+    let end = location.find(['?', '#']).unwrap_or(location.len());
+    let plain = &location[..end];
+    match (plain.find("://"), plain.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &plain[..scheme + 3], &plain[at + 1..]),
+        _ => plain.to_owned(),
+    }
+}
+
+/// A text's beginning as one line for people, with secrets struck out: a server's error page may repeat our request.
+fn shown(text: &str, secrets: &[String]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets {
+        text = text.replace(secret.as_str(), "***");
+    }
+    let line: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    let line = line.join(" ");
+    match line.char_indices().nth(EXCERPT_CHARS) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_one_short_line_without_secrets() {
+        let secrets = ["hush".to_owned()];
+        assert_eq!(shown("Error:\n\t Authorization: Bearer hush\u{7}\r\n", &secrets), "Error: Authorization: Bearer ***");
+        assert_eq!(shown(&"ä".repeat(500), &secrets).chars().count(), EXCERPT_CHARS + 3);
+        assert_eq!(without_secrets("https://u:p@h/login?token=x#y"), "https://h/login");
+        assert_eq!(without_secrets("/login?u=a@b"), "/login");
+    }
+
+    #[test]
+    fn html_is_known_by_its_beginning() {
+        assert!(starts_like_html(b"  <!DOCTYPE html><p>") && starts_like_html(b"<HTML>") && !starts_like_html(b"[1]"));
+    }
+}
