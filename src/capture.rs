@@ -77,6 +77,8 @@ pub enum CaptureError {
 /// What a capture that ended by itself has to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CaptureReport {
+    /// Whether everything was captured that was there at the start; `false` when it was stopped before.
+    pub complete: bool,
     /// Rows of the source that cannot be captured because their time is not a date. They are counted, not skipped in silence.
     pub unreadable: u64,
 }
@@ -112,7 +114,7 @@ pub async fn run(
                     tracing::info!(outbox = %outbox.path().display(), "capture goes on");
                 }
                 match (until, polled) {
-                    (Until::CaughtUp, Polled::CaughtUp) => return Ok(capture.report),
+                    (Until::CaughtUp, Polled::CaughtUp) => return Ok(CaptureReport { complete: true, ..capture.report }),
                     (Until::CaughtUp, Polled::Settling(wait)) => wait,
                     (_, Polled::Paused(why)) => {
                         if paused.replace(why) != Some(why) {

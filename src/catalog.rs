@@ -6,11 +6,9 @@
 //! before the request goes out; so a lost answer never makes a second house.
 
 mod identity;
-mod mappings;
 mod plan;
 mod sync;
 
-pub use mappings::Mappings;
 pub use plan::{Held, Plan, plan};
 pub use sync::{Journal, JournalError, Recheck, SyncError, SyncOptions, Synced, sync};
 

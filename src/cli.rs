@@ -11,7 +11,6 @@ pub mod run;
 
 use std::{
     error::Error,
-    fmt::Write as _,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -19,8 +18,12 @@ use std::{
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Destination};
+use crate::{
+    chain,
+    config::{Config, ConfigError, Destination},
+};
 use logging::LogFormat;
+use tokio_util::sync::CancellationToken;
 
 /// The exit codes, for scripts and service managers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +86,6 @@ pub enum CliError {
     /// Standard output is closed or full.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    /// The command's engine comes with later work.
-    #[error("`packhorse {0}` is not built yet")]
-    NotBuilt(&'static str),
 }
 
 impl CliError {
@@ -94,7 +94,7 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Usage(_) => Exit::Usage,
             Self::Unreachable { .. } => Exit::Unreachable,
-            Self::Failed { .. } | Self::Output(_) | Self::NotBuilt(_) => Exit::Left,
+            Self::Failed { .. } | Self::Output(_) => Exit::Left,
         }
     }
 }
@@ -195,6 +195,24 @@ pub fn narrowed<'c>(config: &'c Config, name: Option<&str>) -> Result<Vec<&'c De
     Ok(found)
 }
 
+/// Cancels `stop` at the first SIGTERM or SIGINT.
+pub fn stop_on_signals(stop: &CancellationToken) -> Result<(), CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |cause: io::Error| CliError::Failed { what: "cannot listen for signals".to_owned(), cause: Some(cause.into()) };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = stop.clone();
+    // It ends with the runtime; whoever is to be stopped is joined by the caller.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
 /// Writes an answer to standard output.
 pub fn say(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
@@ -239,18 +257,6 @@ fn environment() -> Vec<(String, String)> {
         .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with("PACKHORSE_"))
         .collect()
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing to a String does not fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub use ids::{Epoch, Generation, LocalId, RemoteId, Seq, SourceId};
 pub use mappings::Mappings;
 pub use position::Position;
 pub use retry::{Jitter, Retry};
-pub use rows::{Column, Rows};
+pub use rows::{Cell, Column, Rows};
 pub use stream::{ColumnKind, ColumnSpec, Stream, StreamSpec};
 pub use time::Micros;
 pub use verdict::{Outcome, Verdict};

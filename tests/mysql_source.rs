@@ -28,7 +28,7 @@ async fn speed_of_pages() {
                     break;
                 }
                 rows += page.len();
-                after = page.position(page.len() - 1).unwrap();
+                after = page.id_position(page.len() - 1).or_else(|| page.key_position(page.len() - 1)).unwrap();
             }
             println!("{rows} {} in {:?}: {:.0}/s", stream.plural(), begin.elapsed(), rows as f64 / begin.elapsed().as_secs_f64());
         }

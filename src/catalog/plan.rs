@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 
 use super::{
-    Mappings,
     identity::{Identity, conflict, name},
 };
 use crate::{
-    domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Node, RemoteId},
+    domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Node, RemoteId, Mappings},
     ports::RemoteEntity,
 };
 

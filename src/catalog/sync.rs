@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    Held, Mappings,
+    Held,
     plan::{plan, translated},
 };
 use crate::{
-    domain::{Catalog, Entity, EntityKind, LocalRef, Outcome, RemoteId, Verdict},
+    domain::{Catalog, Entity, EntityKind, LocalRef, Outcome, RemoteId, Verdict, Mappings},
     ports::{Ask, RemoteEntity, Sink},
 };
 

@@ -5,8 +5,11 @@ use std::fmt::{self, Write as _};
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, Context, Exit, chain, logging, say};
-use crate::config::{Config, ConfigError, LogLevel, Problem};
+use super::{CliError, Context, Exit, logging, say};
+use crate::{
+    chain,
+    config::{Config, ConfigError, LogLevel, Problem},
+};
 
 /// Flags of `check`.
 #[derive(Debug, Args)]

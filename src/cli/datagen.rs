@@ -41,5 +41,5 @@ pub fn run(args: &DatagenArgs, context: &Context) -> Result<Exit, CliError> {
     logging::start(logging::level(&context.global, LogLevel::Info), context.global.log_format);
     tracing::debug!(%url, "configured");
     // ENGINE: context.block_on(datagen::write(url, args)).
-    Err(CliError::NotBuilt("datagen"))
+    Err(CliError::Usage("datagen".into()))
 }

@@ -1,4 +1,6 @@
 //! `packhorse queue`: what waits to be sent.
+//!
+//! The one rule: the owner of the data directory is the only one who opens its outboxes, because opening writes.
 
 pub mod list;
 pub mod status;
@@ -6,6 +8,10 @@ pub mod status;
 use clap::{Args, Subcommand};
 
 use super::{CliError, Context, Exit};
+use crate::{
+    config::{Config, Destination},
+    outbox::{DataDir, DataDirError, Outbox, StoreError},
+};
 
 /// Flags of `queue`.
 #[derive(Debug, Args)]
@@ -28,4 +34,38 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
         QueueCommand::Status(args) => status::run(args, context),
         QueueCommand::List(args) => list::run(args, context),
     }
+}
+
+/// A data directory whose daemon is stopped; `None` when nothing has ever run there.
+fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
+    let path = &config.gateway.data_dir;
+    if !path.join("source-id").exists() {
+        return match std::fs::metadata(path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(CliError::Failed { what: format!("cannot look into data_dir {}", path.display()), cause: Some(cause.into()) })
+            }
+            Ok(_) | Err(_) => Ok(None),
+        };
+    }
+    match DataDir::own(path, rand::random) {
+        Ok(data_dir) => Ok(Some(data_dir)),
+        Err(DataDirError::InUse { path, holder }) => {
+            let holder = holder.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            let what = format!(
+                "packhorse{holder} is running on {}: in this version queue commands work while it is stopped",
+                path.display()
+            );
+            Err(CliError::Unreachable { what, cause: None })
+        }
+        Err(other) => Err(CliError::Failed { what: crate::chain(&other), cause: None }),
+    }
+}
+
+/// A destination's outbox; `None` when there is none yet.
+fn open(data_dir: &DataDir, destination: &Destination) -> Result<Option<Outbox>, CliError> {
+    Outbox::open_existing(&data_dir.outbox(&destination.name)).map_err(failed)
+}
+
+fn failed(error: StoreError) -> CliError {
+    CliError::Failed { what: "cannot read the outbox".to_owned(), cause: Some(Box::new(error)) }
 }

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use tokio_util::sync::CancellationToken;
 
-use super::{CliError, Context, Exit};
-use crate::config::{Config, Receiver, database_url};
+use super::{CliError, Context, Exit, say, stop_on_signals};
+use crate::{
+    chain,
+    config::{Config, Receiver, database_url},
+    receiver::{self, Manner, Options, ReceiverError},
+};
 
 /// Flags of `receiver`; each goes before its key in `[receiver]`.
 #[derive(Debug, Args)]
@@ -17,17 +22,8 @@ pub struct ReceiverArgs {
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Answer like a server of that kind; for tests
-    #[arg(long, hide = true, value_enum, default_value_t = Manner::Packhorse)]
+    #[arg(long, hide = true, default_value_t = Manner::Packhorse)]
     manner: Manner,
-}
-
-/// Whose habits the receiver has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Manner {
-    /// Its own.
-    Packhorse,
-    /// Those of the newer legacy server, with its faults.
-    Legacy,
 }
 
 impl ReceiverArgs {
@@ -57,7 +53,27 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config_if_any()?;
     let settings = args.settings(&config)?;
     context.start_log(&config);
-    tracing::debug!(listen = %settings.listen, database = %settings.database, manner = ?args.manner, "configured");
-    // ENGINE: context.block_on(receiver::serve(settings, args.manner, stop on signals)).
-    Err(CliError::NotBuilt("receiver"))
+    // Until tokens are enforced, a list of them must not open the receiver to others.
+    if !settings.listen.ip().is_loopback() {
+        return Err(CliError::Usage("this version of the receiver listens on loopback addresses only: tokens are not enforced yet".into()));
+    }
+    context.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(&stop)?;
+        let options = Options { listen: settings.listen, database: settings.database.expose().to_string(), manner: args.manner };
+        let receiver = receiver::Receiver::bind(options).await.map_err(failed)?;
+        tracing::info!(listen = %receiver.local_addr(), database = %settings.database, "the receiver runs");
+        say(&format!("listening on http://{}/rest/\n", receiver.local_addr()))?;
+        receiver.run(stop).await.map_err(failed)
+    })?;
+    Ok(Exit::Done)
+}
+
+fn failed(error: ReceiverError) -> CliError {
+    match error {
+        error @ (ReceiverError::NotAFile { .. } | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
+        error @ (ReceiverError::Database { .. } | ReceiverError::Migrate { .. } | ReceiverError::Listen { .. } | ReceiverError::Sync { .. }) => {
+            CliError::Failed { what: "the receiver does not start".to_owned(), cause: Some(Box::new(error)) }
+        }
+    }
 }

@@ -1,11 +1,18 @@
 //! `packhorse run`: the daemon.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
-use super::{CliError, Context, Exit};
-use crate::config::units;
+use super::{CliError, Context, Exit, say, stop_on_signals};
+use crate::{
+    config::units,
+    daemon::{self, DaemonError, Mode, PipelineError, Summary},
+    domain::Stream,
+    outbox::{DataDirError, Snapshot},
+    ports::SourceError,
+};
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
@@ -18,32 +25,80 @@ pub struct RunArgs {
     deadline: Option<Duration>,
 }
 
-/// How the daemon is to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Until it is told to stop.
-    Daemon,
-    /// Until everything that was there at the start has been sent.
-    Once {
-        /// The longest time that this may take.
-        deadline: Option<Duration>,
-    },
-}
-
-impl RunArgs {
-    fn mode(&self) -> Mode {
-        if self.once { Mode::Once { deadline: self.deadline } } else { Mode::Daemon }
-    }
-}
-
 /// Runs the daemon until SIGTERM or SIGINT, or once.
 pub fn run(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let source = config.need_source()?;
-    let destinations = config.need_destinations()?;
+    if !config.need_destinations()?.iter().any(|destination| destination.enabled) {
+        return Err(CliError::Usage("every [[destination]] is disabled: set enabled = true for one".to_owned()));
+    }
     context.start_log(&config);
-    let mode = args.mode();
-    tracing::debug!(gateway = %config.gateway.id, source = %source.url, destinations = destinations.len(), ?mode, "configured");
-    // ENGINE: context.block_on(daemon::run(config, mode, stop on signals)).
-    Err(CliError::NotBuilt("run"))
+    let mode = if args.once { Mode::Once } else { Mode::Daemon };
+    let summaries = context.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(&stop)?;
+        let ran = daemon::run(&config, source, mode, &stop);
+        until_deadline(args.deadline, &stop, ran).await.map_err(refusal)
+    })?;
+    match mode {
+        Mode::Daemon => Ok(Exit::Done),
+        Mode::Once => {
+            say(&summaries.iter().map(sentence).collect::<String>())?;
+            Ok(summaries.iter().map(exit).max_by_key(|exit| exit.code()).unwrap_or(Exit::Done))
+        }
+    }
+}
+
+async fn until_deadline<T>(deadline: Option<Duration>, stop: &CancellationToken, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    let over = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        done = &mut work => return done,
+        () = over => tracing::warn!("the deadline is over"),
+    }
+    stop.cancel();
+    work.await
+}
+
+fn refusal(error: DaemonError) -> CliError {
+    match error {
+        DaemonError::DataDir(error @ DataDirError::InUse { .. }) => CliError::Failed { what: error.to_string(), cause: None },
+        other => CliError::Usage(crate::chain(&other)),
+    }
+}
+
+/// What became of a destination, in one line.
+fn sentence(summary: &Summary) -> String {
+    let name = &summary.destination;
+    let Some(snapshot) = &summary.outbox else {
+        return format!("{name}: the outbox did not open\n");
+    };
+    let streams: Vec<String> = Stream::ALL.into_iter().map(|stream| counts(snapshot, stream)).collect();
+    let unreadable = match summary.captured.map_or(0, |captured| captured.unreadable) {
+        0 => String::new(),
+        rows => format!("; {rows} rows of the source have a time that is not a date"),
+    };
+    format!("{name}: {}{unreadable}\n", streams.join("; "))
+}
+
+fn counts(snapshot: &Snapshot, stream: Stream) -> String {
+    let state = snapshot.stream(stream);
+    let (name, acked, pending, parked) = (stream.plural(), state.acked, state.pending(), state.parked_now());
+    format!("{acked} {name} delivered so far, {pending} wait, {parked} parked")
+}
+
+fn exit(summary: &Summary) -> Exit {
+    if let Some(PipelineError::Source(error)) = &summary.error
+        && matches!(**error, SourceError::Unreachable { .. } | SourceError::Denied { .. })
+    {
+        return Exit::Unreachable;
+    }
+    let left = summary.outbox.as_ref().is_none_or(|snapshot| snapshot.pending() > 0 || snapshot.parked() > 0);
+    let captured = summary.captured.is_some_and(|captured| captured.complete && captured.unreadable == 0);
+    if summary.error.is_some() || left || !captured { Exit::Left } else { Exit::Done }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff};
 
 /// Where chance comes from: a number in [0, 1). A test gives a fixed or seeded one.
-pub type Jitter = Box<dyn FnMut() -> f64 + Send>;
+pub type Jitter = Box<dyn FnMut() -> f64 + Send + Sync>;
 
 /// The waits between tries: uniform in (0, interval), the interval doubling from the first to the longest; never gives up.
 pub struct Retry {

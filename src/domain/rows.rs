@@ -1,6 +1,10 @@
 //! Rows of one stream, by columns: the one shape in which they travel from the source to the wire.
 
-use super::{LocalId, LocalRef, Micros, Position, Stream};
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::{ColumnKind, LocalId, LocalRef, Micros, Position, Stream};
 
 /// The values of one column, one for each row; `None` is NULL.
 #[derive(Clone, Debug)]
@@ -61,6 +65,45 @@ impl PartialEq for Column {
     }
 }
 
+/// One value of a row, for people and for JSON.
+#[derive(Clone, Copy, Debug)]
+pub enum Cell {
+    /// NULL.
+    Null,
+    /// A time.
+    Time(Micros),
+    /// An integer.
+    Int(i64),
+    /// A FLOAT, in its shortest form.
+    Float(f32),
+    /// A DOUBLE, in its shortest form.
+    Double(f64),
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("NULL"),
+            Self::Time(at) => at.fmt(f),
+            Self::Int(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+            Self::Double(value) => value.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Cell {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_none(),
+            Self::Time(at) => serializer.collect_str(at),
+            Self::Int(value) => serializer.serialize_i64(*value),
+            Self::Float(value) => serializer.serialize_f32(*value),
+            Self::Double(value) => serializer.serialize_f64(*value),
+        }
+    }
+}
+
 /// Rows of one stream, in the order of capture. The columns stand in the order of the stream's description and are equally long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
@@ -78,7 +121,7 @@ impl Rows {
         assert_eq!(columns.len(), specs.len(), "{stream}: one column for each in the description");
         assert!(columns.windows(2).all(|pair| pair[0].len() == pair[1].len()), "{stream}: columns of one length");
         for (column, spec) in columns.iter().zip(specs) {
-            let fits = matches!(column, Column::Int(_)) != matches!(spec.kind, super::ColumnKind::Number);
+            let fits = matches!(column, Column::Int(_)) != matches!(spec.kind, ColumnKind::Number);
             assert!(fits, "{stream}.{}: a column of the described kind", spec.name);
         }
         Self { stream, columns }
@@ -87,8 +130,8 @@ impl Rows {
     /// No rows; number columns as FLOAT.
     pub fn empty(stream: Stream) -> Self {
         let column = |spec: &super::ColumnSpec| match spec.kind {
-            super::ColumnKind::Time | super::ColumnKind::Int => Column::Int(Vec::new()),
-            super::ColumnKind::Number => Column::Float(Vec::new()),
+            ColumnKind::Time | ColumnKind::Int => Column::Int(Vec::new()),
+            ColumnKind::Number => Column::Float(Vec::new()),
         };
         Self { stream, columns: stream.spec().columns.iter().map(column).collect() }
     }
@@ -122,6 +165,18 @@ impl Rows {
             Column::Int(values) => values[row],
             Column::Float(_) | Column::Double(_) => panic!("{}: column {column} holds no integers", self.stream),
         }
+    }
+
+    /// Any value, by its column's place.
+    pub fn cell(&self, column: usize, row: usize) -> Cell {
+        let kind = self.stream.spec().columns[column].kind;
+        let value = match &self.columns[column] {
+            Column::Int(values) if kind == ColumnKind::Time => values[row].map(|value| Cell::Time(Micros(value))),
+            Column::Int(values) => values[row].map(Cell::Int),
+            Column::Float(values) => values[row].map(Cell::Float),
+            Column::Double(values) => values[row].map(Cell::Double),
+        };
+        value.unwrap_or(Cell::Null)
     }
 
     /// The row's time; NULL is possible where the table is keyed by an id.

@@ -1,0 +1,294 @@
+//! Open, connect, join the loops, stop.
+//!
+//! One pipeline for each destination, supervised alone: what befalls one ends nobody else's loop. A pipeline whose outbox fails is closed
+//! and opened again after a while.
+//!
+//! The one rule: every loop is joined before this returns, and what a loop was doing when it was stopped is safe to be cut off anywhere.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    capture::{self, CaptureError, CaptureReport, Until},
+    config::{self, Config},
+    domain::{Epoch, Micros, Retry},
+    mysql::{self, MysqlSource},
+    outbox::{DataDir, DataDirError, OpenOptions, Outbox, Snapshot, StoreError},
+    ports::SourceError,
+    rest::{self, RestError, RestSink},
+    sender,
+};
+
+/// Rows in a page of capture.
+const PAGE_ROWS_MAX: u32 = 10_000;
+/// Rows in a request.
+const REQUEST_ROWS_MAX: usize = 10_000;
+/// The longest wait for a source that is away, and before a failed outbox is opened again.
+const LOCAL_BACKOFF_MAX: Duration = Duration::from_mins(1);
+
+/// How long to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Until stopped.
+    Daemon,
+    /// Until every row that is there now has been delivered, or stopped.
+    Once,
+}
+
+/// What one destination's pipeline came to.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// The destination.
+    pub destination: String,
+    /// What its outbox holds at the end; `None` when it did not open.
+    pub outbox: Option<Snapshot>,
+    /// What capture had to say, when it ended by itself.
+    pub captured: Option<CaptureReport>,
+    /// What ended it early.
+    pub error: Option<PipelineError>,
+}
+
+/// Why a pipeline ended early.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PipelineError {
+    /// Its outbox does not open or work.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    /// The source cannot be reached or read.
+    #[error(transparent)]
+    Source(Arc<SourceError>),
+    /// A defect: a loop panicked. Everything committed is on the disk.
+    #[error("a defect stopped it: {0}")]
+    Defect(String),
+}
+
+/// Why nothing could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The source's settings.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A destination's settings.
+    #[error("destination '{name}'")]
+    Destination {
+        /// Which one.
+        name: String,
+        /// The cause.
+        #[source]
+        cause: RestError,
+    },
+}
+
+/// Runs the pipelines of all enabled destinations until `stop`, or until all is delivered.
+///
+/// # Errors
+/// Only when nothing could be started; what befalls a pipeline is in its [`Summary`].
+pub async fn run(
+    config: &Config,
+    source: &config::Source,
+    mode: Mode,
+    stop: &CancellationToken,
+) -> Result<Vec<Summary>, DaemonError> {
+    let data_dir = DataDir::own(&config.gateway.data_dir, rand::random)?;
+    let mut pipelines = JoinSet::new();
+    let mut names = std::collections::HashMap::new();
+    for destination in config.destinations.iter().filter(|destination| destination.enabled) {
+        let pipeline = Pipeline::new(config, source, destination, &data_dir, mode)?;
+        let stop = stop.clone();
+        let task = pipelines.spawn(async move { pipeline.supervise(&stop).await });
+        names.insert(task.id(), destination.name.clone());
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        source = %data_dir.source(),
+        data_dir = %data_dir.path().display(),
+        destinations = names.len(),
+        "packhorse runs"
+    );
+    let mut summaries = Vec::new();
+    while let Some(ended) = pipelines.join_next_with_id().await {
+        summaries.push(match ended {
+            Ok((_, summary)) => summary,
+            Err(defect) => Summary {
+                destination: names.get(&defect.id()).cloned().unwrap_or_default(),
+                outbox: None,
+                captured: None,
+                error: Some(PipelineError::Defect(defect.to_string())),
+            },
+        });
+    }
+    summaries.sort_by(|a, b| a.destination.cmp(&b.destination));
+    Ok(summaries)
+}
+
+struct Pipeline {
+    name: String,
+    path: std::path::PathBuf,
+    mode: Mode,
+    open: OpenOptions,
+    source: mysql::Options,
+    sink: Arc<RestSink>,
+    capture: capture::Options,
+    sender: sender::Options,
+    backoff_min: Duration,
+}
+
+impl Pipeline {
+    fn new(
+        config: &Config,
+        source: &config::Source,
+        destination: &config::Destination,
+        data_dir: &DataDir,
+        mode: Mode,
+    ) -> Result<Self, DaemonError> {
+        let name = destination.name.clone();
+        let sink = RestSink::new(rest_options(destination, data_dir.source()));
+        let sink = sink.map_err(|cause| DaemonError::Destination { name: name.clone(), cause })?;
+        let source_options = mysql_options(source);
+        // A bad url is told now, not by a loop that tries it for ever.
+        MysqlSource::new(source_options.clone())?;
+        Ok(Self {
+            path: data_dir.outbox(&name),
+            mode,
+            open: OpenOptions { destination: name.clone(), source: data_dir.source(), epoch: Epoch(rand::random()) },
+            name,
+            source: source_options,
+            sink: Arc::new(sink),
+            capture: capture::Options {
+                poll_interval: source.poll_interval,
+                settle: source.settle,
+                page_rows_max: PAGE_ROWS_MAX,
+                outbox_bytes_max: destination.outbox_max_bytes,
+                disk_reserve_bytes: source.disk_reserve_bytes,
+                start: match destination.start {
+                    config::Start::Beginning => capture::Start::Beginning,
+                    config::Start::Now => capture::Start::Now,
+                    config::Start::At(time) => capture::Start::At(time),
+                },
+                clock,
+            },
+            sender: sender::Options {
+                request_rows_max: REQUEST_ROWS_MAX,
+                request_bytes_max: destination.request_max_bytes,
+                backoff_max: destination.backoff_max,
+                linger: destination.linger,
+                pushstatus_interval: destination.pushstatus_interval,
+                label: config.gateway.id.clone(),
+                clock,
+            },
+            backoff_min: destination.backoff_min,
+        })
+    }
+
+    /// Runs, and opens again what failed.
+    async fn supervise(self, stop: &CancellationToken) -> Summary {
+        let mut summary = Summary { destination: self.name.clone(), outbox: None, captured: None, error: None };
+        let mut retry = retry(Duration::from_secs(1), LOCAL_BACKOFF_MAX);
+        loop {
+            let error = match self.run(stop, &mut summary).await {
+                Ok(()) => return summary,
+                Err(error) => error,
+            };
+            let text = crate::chain(&error);
+            if self.mode == Mode::Once || stop.is_cancelled() {
+                tracing::error!(destination = self.name, error = text, "the outbox failed");
+                summary.error = Some(PipelineError::Store(Arc::new(error)));
+                return summary;
+            }
+            let wait = retry.next_wait();
+            tracing::error!(destination = self.name, error = text, again_in_seconds = wait.as_secs(), "the outbox failed: it is opened again");
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = stop.cancelled() => {
+                    summary.error = Some(PipelineError::Store(Arc::new(error)));
+                    return summary;
+                }
+            }
+        }
+    }
+
+    async fn run(&self, stop: &CancellationToken, summary: &mut Summary) -> Result<(), StoreError> {
+        let (path, options) = (self.path.clone(), self.open.clone());
+        let outbox = match tokio::task::spawn_blocking(move || Outbox::open(&path, &options)).await {
+            Ok(opened) => opened?,
+            Err(defect) => std::panic::resume_unwind(defect.into_panic()),
+        };
+        let result = self.join_loops(&outbox, stop, summary).await;
+        summary.outbox = Some(outbox.snapshot());
+        // Closing syncs, which takes its time on a slow disk.
+        let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;
+        result
+    }
+
+    async fn join_loops(&self, outbox: &Outbox, stop: &CancellationToken, summary: &mut Summary) -> Result<(), StoreError> {
+        let captured = CancellationToken::new();
+        let until = match self.mode {
+            Mode::Daemon => Until::Stopped,
+            Mode::Once => Until::CaughtUp,
+        };
+        let capture = async {
+            let mut source = match MysqlSource::new(self.source.clone()) {
+                Ok(source) => source,
+                Err(error) => return Ok(Err(error)),
+            };
+            let retry = retry(Duration::from_secs(1), LOCAL_BACKOFF_MAX);
+            let ended = capture::run(&mut source, outbox, &self.capture, until, retry, stop).await;
+            captured.cancel();
+            match ended {
+                Ok(report) => Ok(Ok(report)),
+                Err(CaptureError::Source(error)) => Ok(Err(error)),
+                Err(CaptureError::Store(error)) => Err(error),
+            }
+        };
+        let backoff = retry(self.backoff_min, self.sender.backoff_max);
+        let waits_for_capture = (self.mode == Mode::Once).then_some(&captured);
+        let send = sender::run(outbox, &*self.sink, &self.sender, waits_for_capture, backoff, stop);
+        let (captured, ()) = tokio::try_join!(capture, send)?;
+        match captured {
+            Ok(report) => summary.captured = Some(report),
+            Err(error) => {
+                tracing::error!(destination = self.name, error = crate::chain(&error), "capture ended");
+                summary.error = Some(PipelineError::Source(Arc::new(error)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the source is reached.
+pub fn mysql_options(source: &config::Source) -> mysql::Options {
+    mysql::Options::new(source.url.expose())
+}
+
+/// How a destination is reached.
+pub fn rest_options(destination: &config::Destination, source: crate::domain::SourceId) -> rest::Options {
+    let auth = match &destination.auth {
+        config::Auth::None => rest::Auth::None,
+        config::Auth::Token(token) => rest::Auth::Bearer(token.expose().to_owned()),
+        config::Auth::Basic { user, password } => rest::Auth::Basic { user: user.clone(), password: password.expose().to_owned() },
+    };
+    rest::Options {
+        url: destination.url.to_string(),
+        auth,
+        ca_pem: destination.ca_pem.clone().map(String::into_bytes),
+        client_identity_pem: destination.client_identity_pem.as_ref().map(|pem| pem.expose().as_bytes().to_vec()),
+        proxy: destination.proxy.as_ref().map(|proxy| proxy.expose().to_string()),
+        request_bytes_max: destination.request_max_bytes,
+        connect_deadline: rest::Options::CONNECT_DEADLINE,
+        answer_deadline: rest::Options::ANSWER_DEADLINE,
+        source,
+    }
+}
+
+fn retry(min: Duration, max: Duration) -> Retry {
+    Retry::new(min, max, Box::new(rand::random::<f64>))
+}
+
+fn clock() -> Micros {
+    Micros(chrono::Utc::now().timestamp_micros())
+}

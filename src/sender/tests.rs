@@ -1,0 +1,331 @@
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+    sync::Mutex,
+};
+
+use super::*;
+use crate::{
+    domain::{Column, Entity, EntityKind, Epoch, House, LocalId, Location, Node, Position, Rows, SensorType, Seq, SourceId},
+    outbox::{Captured, OpenOptions},
+    ports::{Ask, Delivered, Delivery, PushStatus, RemoteEntity},
+};
+
+/// What befalls a request.
+enum Fault {
+    /// Nothing is stored, and this is the verdict.
+    Verdict(Verdict),
+    /// Everything is stored, and the answer is lost.
+    LostAnswer,
+    /// The server never answers.
+    Hang,
+}
+
+/// A destination in memory. Readings by their key; how often each was stored; what was asked for.
+#[derive(Default)]
+struct Model {
+    entities: Vec<RemoteEntity>,
+    readings: BTreeMap<(i64, i64, i64), (Option<i64>, usize)>,
+    faults: VecDeque<Fault>,
+    /// Requests of more rows are too large.
+    rows_max: Option<usize>,
+    /// Addresses that are refused.
+    refused_address: Option<String>,
+    delivered: Vec<(Seq, Seq)>,
+    statuses: usize,
+}
+
+#[derive(Default)]
+struct ModelSink(Mutex<Model>);
+
+impl ModelSink {
+    fn with<T>(&self, look: impl FnOnce(&mut Model) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Sink for ModelSink {
+    async fn deliver(&self, delivery: &Delivery) -> Delivered {
+        let delivered = |verdict| Delivered { outcome: Outcome::new(verdict, "scripted"), body_bytes: 1_000, took: Duration::from_millis(20) };
+        let fault = self.with(|model| {
+            model.delivered.push((delivery.bounds.first, delivery.bounds.end));
+            model.faults.pop_front()
+        });
+        match fault {
+            Some(Fault::Verdict(verdict)) => return delivered(verdict),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::LostAnswer) | None => {}
+        }
+        self.with(|model| {
+            if model.rows_max.is_some_and(|max| delivery.rows.len() > max) {
+                return delivered(Verdict::TooLarge);
+            }
+            for row in 0..delivery.rows.len() {
+                let at = |column| delivery.rows.int(column, row);
+                if delivery.rows.stream() == Stream::Reading {
+                    let key = (at(0).unwrap(), at(1).unwrap(), at(2).unwrap());
+                    let stored = model.readings.entry(key).or_default();
+                    *stored = (at(3), stored.1 + 1);
+                }
+            }
+            delivered(if fault.is_some() { Verdict::Unknown } else { Verdict::Accepted })
+        })
+    }
+
+    async fn find(&self, ask: &Ask) -> Result<Vec<RemoteEntity>, Outcome> {
+        let kind = match ask {
+            Ask::All(kind) => *kind,
+            Ask::House { .. } => EntityKind::House,
+            Ask::Location { .. } => EntityKind::Location,
+        };
+        Ok(self.with(|model| model.entities.iter().filter(|it| it.entity.kind() == kind).cloned().collect()))
+    }
+
+    async fn create(&self, id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Result<RemoteEntity, Outcome> {
+        self.with(|model| {
+            if let (Entity::House(house), Some(refused)) = (entity, &model.refused_address)
+                && house.address.as_ref() == Some(refused)
+            {
+                return Err(Outcome::new(Verdict::Refused, "this address"));
+            }
+            let made = RemoteEntity { id: id.unwrap_or(RemoteId(1_000 + model.entities.len() as i64)), entity: entity.clone() };
+            model.entities.push(made.clone());
+            Ok(made)
+        })
+    }
+
+    async fn update(&self, changed: &RemoteEntity) -> Result<(), Outcome> {
+        self.with(|model| {
+            for entity in &mut model.entities {
+                if entity.id == changed.id && entity.entity.kind() == changed.entity.kind() {
+                    *entity = changed.clone();
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn put_sensors(&self, _: &[Entity<RemoteId>]) -> Result<(), Outcome> {
+        Ok(())
+    }
+
+    async fn push_status(&self, _: &PushStatus) -> Result<(), Outcome> {
+        self.with(|model| model.statuses += 1);
+        Ok(())
+    }
+
+    fn is_packhorse(&self) -> bool {
+        false
+    }
+}
+
+const CLOCK: Micros = Micros(1_700_000_000_000_000);
+
+fn options() -> Options {
+    Options {
+        request_rows_max: 100,
+        request_bytes_max: u64::MAX,
+        backoff_max: Duration::from_secs(20),
+        linger: Duration::ZERO,
+        pushstatus_interval: Duration::from_mins(10),
+        label: "house-17".into(),
+        clock: || CLOCK,
+    }
+}
+
+fn open(dir: &Path) -> Outbox {
+    Outbox::open(dir, &OpenOptions { destination: "here".into(), source: SourceId(1), epoch: Epoch(1) }).unwrap()
+}
+
+fn of(kind: EntityKind, id: i64) -> LocalRef {
+    LocalRef { kind, id: LocalId(id) }
+}
+
+/// Two houses: location 4 lies in house 3 and location 5 in house 6.
+fn catalog() -> Vec<(LocalRef, Entity<LocalId>)> {
+    let house = |address: &str| Entity::House(House { deployment: None, address: Some(address.into()), start: None, end: None });
+    let location = |house| Entity::Location(Location { house: Some(LocalId(house)), room: None });
+    let sensor_type = SensorType { name: Some("Temperature".into()), code: None, units: None, coefficients: [None; 4] };
+    vec![
+        (of(EntityKind::SensorType, 0), Entity::SensorType(sensor_type)),
+        (of(EntityKind::House, 3), house("Mill Lane")),
+        (of(EntityKind::House, 6), house("Café")),
+        (of(EntityKind::Location, 4), location(3)),
+        (of(EntityKind::Location, 5), location(6)),
+        (of(EntityKind::Node, 1), Entity::Node(Node { location: Some(LocalId(4)), node_type: None })),
+    ]
+}
+
+/// Readings at these seconds: every third in location 5, the others in location 4.
+fn captured(seconds: std::ops::Range<i64>) -> Captured {
+    let int = |value: &dyn Fn(i64) -> i64| Column::Int(seconds.clone().map(|second| Some(value(second))).collect());
+    let columns = vec![
+        int(&|second| second * 1_000_000),
+        int(&|_| 1),
+        int(&|_| 0),
+        int(&|second| if second % 3 == 0 { 5 } else { 4 }),
+        Column::Float(vec![Some(1.5); seconds.clone().count()]),
+    ];
+    let watermark = Position::Key { time: Micros(seconds.end * 1_000_000), rest: vec![1, 0] };
+    Captured { rows: Rows::new(Stream::Reading, columns), watermark, catalog: catalog(), at: CLOCK }
+}
+
+async fn drain(outbox: &Outbox, sink: &ModelSink) {
+    let captured = CancellationToken::new();
+    captured.cancel();
+    let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
+    run(outbox, sink, &options(), Some(&captured), retry, &CancellationToken::new()).await.unwrap();
+}
+
+fn assert_all_there_once(sink: &ModelSink, seconds: std::ops::Range<i64>) {
+    sink.with(|model| {
+        let there: Vec<i64> = model.readings.keys().map(|key| key.0 / 1_000_000).collect();
+        assert_eq!(there, seconds.collect::<Vec<_>>());
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_is_delivered_into_the_right_room_and_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..1_000)).await.unwrap();
+    drain(&outbox, &sink).await;
+    assert_all_there_once(&sink, 0..1_000);
+    let address_of = |model: &Model, location: i64| -> Option<String> {
+        let entity = |kind, id: i64| model.entities.iter().find(|it| it.entity.kind() == kind && it.id.0 == id).map(|it| &it.entity);
+        let Some(Entity::Location(location)) = entity(EntityKind::Location, location) else { return None };
+        let Some(Entity::House(house)) = entity(EntityKind::House, location.house?.0) else { return None };
+        house.address.clone()
+    };
+    sink.with(|model| {
+        for (key, (location, stored)) in &model.readings {
+            let expected = if key.0 / 1_000_000 % 3 == 0 { "Café" } else { "Mill Lane" };
+            assert_eq!((address_of(model, location.unwrap()).as_deref(), *stored), (Some(expected), 1));
+        }
+        assert!(model.statuses > 0);
+    });
+    let state = outbox.snapshot().stream(Stream::Reading).clone();
+    assert_eq!((state.pending(), state.acked, state.live_bytes), (0, 1_000, 0));
+    assert_eq!(outbox.snapshot().notes.last_success, Some(CLOCK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_goes_wrong_first_everything_arrives() {
+    for verdict in [Verdict::NotStored, Verdict::Unknown, Verdict::Misconfigured, Verdict::TooLarge, Verdict::Refused] {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, sink) = (open(dir.path()), ModelSink::default());
+        outbox.append(captured(0..500)).await.unwrap();
+        sink.with(|model| model.faults.extend((0..4).map(|_| Fault::Verdict(verdict))));
+        drain(&outbox, &sink).await;
+        assert_all_there_once(&sink, 0..500);
+        assert_eq!(outbox.snapshot().parked(), 0, "{verdict}: nothing is parked");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_followed_by_the_same_rows_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..500)).await.unwrap();
+    sink.with(|model| model.faults.push_back(Fault::LostAnswer));
+    drain(&outbox, &sink).await;
+    assert_all_there_once(&sink, 0..500);
+    sink.with(|model| assert_eq!((model.delivered[0].0, model.delivered[1].0), (Seq(0), Seq(0))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_shrink_to_what_the_server_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..500)).await.unwrap();
+    sink.with(|model| model.rows_max = Some(13));
+    drain(&outbox, &sink).await;
+    assert_all_there_once(&sink, 0..500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_a_house_that_the_server_refuses_are_held_and_return_when_it_takes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..300)).await.unwrap();
+    sink.with(|model| model.refused_address = Some("Café".into()));
+    drain(&outbox, &sink).await;
+    sink.with(|model| assert!(model.readings.keys().all(|key| key.0 / 1_000_000 % 3 != 0) && model.readings.len() == 200));
+    assert_eq!(outbox.snapshot().held[&of(EntityKind::Location, 5)].rows, 100);
+
+    sink.with(|model| model.refused_address = None);
+    drain(&outbox, &sink).await;
+    assert_all_there_once(&sink, 0..300);
+    sink.with(|model| assert!(model.readings.values().all(|(_, stored)| *stored == 1), "each exactly once"));
+    assert_eq!((outbox.snapshot().parked(), outbox.snapshot().pending()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_intent_is_on_the_disk_while_a_request_is_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..500)).await.unwrap();
+    sink.with(|model| model.faults.extend([Fault::Hang]));
+    let _ = tokio::time::timeout(Duration::from_secs(30), drain(&outbox, &sink)).await;
+    drop(outbox);
+    let outbox = open(dir.path());
+    assert_eq!(outbox.snapshot().intent, Some(Intent { stream: Stream::Reading, first: Seq(0), end: Seq(100) }));
+    drain(&outbox, &sink).await;
+    sink.with(|model| assert_eq!(model.delivered[1], (Seq(0), Seq(100)), "the run that may have arrived goes first, with its bounds"));
+    assert_all_there_once(&sink, 0..500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_the_sender_in_the_middle_of_a_request_and_of_a_backoff() {
+    for fault in [Fault::Hang, Fault::Verdict(Verdict::Misconfigured)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, sink) = (open(dir.path()), ModelSink::default());
+        outbox.append(captured(0..10)).await.unwrap();
+        sink.with(|model| model.faults.push_back(fault));
+        let stop = CancellationToken::new();
+        let retry = Retry::new(Duration::from_hours(1), Duration::from_hours(1), Box::new(|| 1.0));
+        let options = options();
+        let sending = run(&outbox, &sink, &options, None, retry, &stop);
+        let stopping = async {
+            sleep(Duration::from_secs(1)).await;
+            stop.cancel();
+        };
+        let began = Instant::now();
+        let (result, ()) = tokio::join!(sending, stopping);
+        result.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert_eq!(outbox.snapshot().pending(), 10);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_come_while_it_is_idle_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    let stop = CancellationToken::new();
+    let options = Options { linger: Duration::from_secs(10), ..options() };
+    let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
+    let sending = run(&outbox, &sink, &options, None, retry, &stop);
+    let appending = async {
+        for page in 0..5 {
+            sleep(Duration::from_mins(7)).await;
+            outbox.append(captured(page * 10..(page + 1) * 10)).await.unwrap();
+        }
+        outbox.watch().wait_for(|snapshot| snapshot.pending() == 0).await.unwrap();
+        stop.cancel();
+    };
+    let (result, ()) = tokio::join!(sending, appending);
+    result.unwrap();
+    assert_all_there_once(&sink, 0..50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_is_noted_for_the_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..10)).await.unwrap();
+    sink.with(|model| model.faults.push_back(Fault::Verdict(Verdict::Misconfigured)));
+    drain(&outbox, &sink).await;
+    assert_eq!(outbox.snapshot().notes.last_trouble, Some((CLOCK, "misconfigured: scripted".into())));
+}

@@ -1,0 +1,170 @@
+//! The main job on real parts: MariaDB, the real program, the real receiver in every manner, real readings; with kills and lost answers.
+//! Losses and duplicates are counted by SQL in `support::compare`.
+
+mod support;
+
+use std::time::Duration;
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use support::{
+    Database, Mariadb, Proxy, Schema, compare,
+    gateway::{Central, Gateway},
+    load_greenhouse,
+};
+use tokio::time::sleep;
+
+/// What stands at both ends, and the link between.
+struct Scene {
+    dir: tempfile::TempDir,
+    source: Database,
+    central: Central,
+    proxy: Proxy,
+}
+
+impl Scene {
+    async fn set(schema: Schema, manner: &'static str, readings: usize) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Database::create(Mariadb::shared(), schema).await;
+        load_greenhouse(&source, readings).await?;
+        let central = Central::start(dir.path(), manner).await;
+        let proxy = Proxy::start(central.addr).await;
+        Some(Self { dir, source, central, proxy })
+    }
+
+    fn gateway(&self) -> Gateway {
+        Gateway::new(&self.dir.path().join("gateway"), self.source.url(), self.proxy.addr())
+    }
+
+    async fn compare(&self) -> support::Comparison {
+        let comparison = compare(&self.source, self.central.database()).await;
+        println!("{comparison}");
+        comparison
+    }
+}
+
+#[track_caller]
+fn assert_exit(output: &std::process::Output, code: i32) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+}
+
+async fn everything_arrives(schema: Schema, manner: &'static str) {
+    let Some(scene) = Scene::set(schema, manner, 200_000).await else { return };
+    let gateway = scene.gateway();
+    assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+    let comparison = scene.compare().await;
+    assert!(comparison.readings.source > 199_000 && comparison.node_states.source > 33_000, "{comparison}");
+    comparison.assert_equal();
+
+    // Nothing is left, and a second run sends nothing again.
+    let sent = scene.proxy.requests_of("/rest/bulk/");
+    assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+    assert_eq!(scene.proxy.requests_of("/rest/bulk/"), sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_arrives_once_in_the_right_room_with_the_same_bits_at_the_receiver() {
+    everything_arrives(Schema::classic(), "packhorse").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_arrives_once_in_the_right_room_with_the_same_bits_at_a_legacy_server() {
+    everything_arrives(Schema::newest(), "legacy").await;
+}
+
+/// Kills the program at random moments while it forwards and loses an answer after a committed bulk; then lets it finish.
+async fn storm(scene: &Scene, gateway: &Gateway, kills: usize) {
+    let seed = std::env::var("PACKHORSE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("PACKHORSE_TEST_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut early = 0;
+    for kill in 0..kills {
+        if kill % 5 == 2 {
+            scene.proxy.lose_next_answer_of("/rest/bulk/");
+        }
+        let mut running = gateway.spawn(&["-q", "run"]);
+        sleep(Duration::from_millis(random.random_range(20..900))).await;
+        early += usize::from(running.ended());
+        running.kill();
+    }
+    assert_eq!(early, 0, "the daemon never ends by itself");
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "300s"]).await, 0);
+    assert!(scene.proxy.answers_lost() > 0, "an answer was lost");
+}
+
+async fn kills_lose_and_double_nothing(schema: Schema, manner: &'static str) {
+    let Some(scene) = Scene::set(schema, manner, 200_000).await else { return };
+    storm(&scene, &scene.gateway(), 20).await;
+    scene.compare().await.assert_equal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_and_lost_answers_lose_and_double_nothing_at_the_receiver() {
+    kills_lose_and_double_nothing(Schema::classic(), "packhorse").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_and_lost_answers_lose_and_double_nothing_at_a_legacy_server() {
+    kills_lose_and_double_nothing(Schema::newest(), "legacy").await;
+}
+
+/// The negative control of the two tests above.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_watermark_saved_apart_from_the_rows_the_same_kills_lose_rows() {
+    let Some(scene) = Scene::set(Schema::classic(), "packhorse", 200_000).await else { return };
+    let gateway = scene.gateway().with_env("PACKHORSE_TEST_WATERMARK_APART", "1");
+    storm(&scene, &gateway, 20).await;
+    let comparison = scene.compare().await;
+    assert!(comparison.readings.lost + comparison.node_states.lost > 0, "the control must fail:\n{comparison}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_clean_within_seconds_also_in_a_backoff_and_in_a_slow_request() {
+    let Some(scene) = Scene::set(Schema::classic(), "packhorse", 5_000).await else { return };
+    let gateway = scene.gateway();
+    scene.proxy.cut().await;
+    let mut in_backoff = gateway.spawn(&["-q", "run"]);
+    sleep(Duration::from_secs(2)).await;
+    let (status, took) = in_backoff.terminate().await;
+    assert!(status.success() && took < Duration::from_secs(10), "{status} after {took:?}");
+
+    // A server that takes the connection and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::new(&scene.dir.path().join("other"), scene.source.url(), silent.local_addr().unwrap());
+    let mut in_request = gateway.spawn(&["-q", "run"]);
+    let _connection = silent.accept().await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    let (status, took) = in_request.terminate().await;
+    assert!(status.success() && took < Duration::from_secs(10), "{status} after {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_with_a_deadline_ends_with_1_while_rows_wait_and_loses_none() {
+    let Some(scene) = Scene::set(Schema::classic(), "packhorse", 5_000).await else { return };
+    let gateway = scene.gateway();
+    scene.proxy.cut().await;
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
+    scene.proxy.restore().await;
+    assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+    scene.compare().await.assert_equal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_inserted_while_the_daemon_runs_arrive() {
+    let Some(scene) = Scene::set(Schema::classic(), "packhorse", 1_000).await else { return };
+    let gateway = scene.gateway();
+    let mut daemon = gateway.spawn(&["-q", "run"]);
+    for second in 0..10 {
+        let insert = format!(
+            "INSERT INTO Reading (time, nodeId, type, value) VALUES (UTC_TIMESTAMP() - INTERVAL {} SECOND, 100, 0, {second}.25);
+             INSERT INTO NodeState (time, nodeId, parent, `localtime`, seq_num, rssi) VALUES (UTC_TIMESTAMP(), 100, 1, {second}, {second}, -70)",
+            20 - second
+        );
+        scene.source.run(&insert).await;
+        sleep(Duration::from_millis(150)).await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    daemon.terminate().await;
+    assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+    scene.compare().await.assert_equal();
+}

@@ -1,0 +1,199 @@
+//! The real programs: a gateway with its configuration in a directory of its own, and a central receiver on a port that it keeps.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+/// The program under test.
+pub fn packhorse() -> Command {
+    let path = std::env::var_os("PACKHORSE_BIN").map_or_else(built, PathBuf::from);
+    let mut command = Command::new(path);
+    // Settings of whoever runs the tests must not reach the program under test.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PACKHORSE_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn built() -> PathBuf {
+    option_env!("CARGO_BIN_EXE_packhorse").map_or_else(
+        || {
+            // An example lies in `target/<profile>/examples`.
+            let own = std::env::current_exe().unwrap();
+            own.parent().and_then(Path::parent).unwrap().join("packhorse")
+        },
+        PathBuf::from,
+    )
+}
+
+/// A program that is killed when it goes out of scope.
+pub struct Running(pub Child);
+
+impl Running {
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// SIGTERM, and how long it took to end.
+    pub async fn terminate(&mut self) -> (std::process::ExitStatus, Duration) {
+        let began = Instant::now();
+        assert!(Command::new("kill").arg(self.0.id().to_string()).status().unwrap().success());
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return (status, began.elapsed());
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "it does not end");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A central server: `packhorse receiver` over SQLite, in a manner.
+pub struct Central {
+    manner: &'static str,
+    database: PathBuf,
+    pub addr: SocketAddr,
+    running: Running,
+}
+
+impl Central {
+    pub async fn start(dir: &Path, manner: &'static str) -> Self {
+        let addr = free_port();
+        let database = dir.join(format!("central-{manner}.db"));
+        let running = Self::spawn(addr, &database, manner);
+        let central = Self { manner, database, addr, running };
+        central.wait_until_up().await;
+        central
+    }
+
+    fn spawn(addr: SocketAddr, database: &Path, manner: &str) -> Running {
+        let mut command = packhorse();
+        command.args(["-q", "receiver", "--listen", &addr.to_string(), "--manner", manner, "--database"]);
+        command.arg(format!("sqlite://{}", database.display()));
+        Running(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    async fn wait_until_up(&self) {
+        let began = Instant::now();
+        while tokio::net::TcpStream::connect(self.addr).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the receiver does not come up");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.running = Self::spawn(self.addr, &self.database, self.manner);
+        self.wait_until_up().await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running.0.id()
+    }
+
+    /// Its SQLite file.
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+}
+
+/// An address on which nothing listens (for now).
+pub fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A gateway: its configuration and its data directory.
+pub struct Gateway {
+    dir: PathBuf,
+    env: Vec<(&'static str, &'static str)>,
+}
+
+impl Gateway {
+    /// With one destination, waits cut short.
+    pub fn new(dir: &Path, source_url: &str, destination: SocketAddr) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        let config = format!(
+            r#"
+[gateway]
+id = "house-17"
+data_dir = "{data}"
+
+[source]
+url = "{source_url}"
+poll_interval = "500ms"
+settle = "200ms"
+disk_reserve = "1MiB"
+
+[[destination]]
+name = "central"
+url = "http://{destination}/rest/"
+backoff_min = "100ms"
+backoff_max = "1s"
+linger = "0s"
+
+[status]
+listen = "127.0.0.1:0"
+socket = "{socket}"
+"#,
+            data = dir.join("data").display(),
+            socket = dir.join("packhorse.sock").display(),
+        );
+        std::fs::write(dir.join("packhorse.toml"), config).unwrap();
+        Self { dir: dir.into(), env: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn with_env(mut self, name: &'static str, value: &'static str) -> Self {
+        self.env.push((name, value));
+        self
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("packhorse.toml")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// `packhorse --config .. ARGS`.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = packhorse();
+        command.arg("--config").arg(self.config()).args(args).envs(self.env.iter().copied());
+        command
+    }
+
+    /// The daemon, or `run --once`, in the background.
+    pub fn spawn(&self, args: &[&str]) -> Running {
+        Running(self.command(args).stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Runs a command to its end.
+    pub async fn output(&self, args: &[&str]) -> Output {
+        let mut command = self.command(args);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+}
