@@ -76,7 +76,7 @@ fn failed(error: reqwest::Error, terms: &Terms<'_>) -> Answer {
         return Answer::NoConnection { kind: kind(&error), detail };
     }
     // With TLS 1.3 the server's refusal of our certificate comes after the handshake; it reads no request after it.
-    if causes(&error).any(|cause| tls_error(cause).is_some_and(|error| matches!(error, rustls::Error::AlertReceived(_)))) {
+    if causes(&error).filter_map(tls_error).any(refuses_certificate) {
         return Answer::NoConnection { kind: NoConnection::Tls, detail };
     }
     Answer::BrokenAfterSend { detail }
@@ -116,6 +116,23 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()))
+}
+
+/// Other alerts may come at any time, also after a request.
+fn refuses_certificate(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let alerts = [
+        Alert::CertificateRequired,
+        Alert::NoCertificate,
+        Alert::BadCertificate,
+        Alert::UnsupportedCertificate,
+        Alert::CertificateRevoked,
+        Alert::CertificateExpired,
+        Alert::CertificateUnknown,
+        Alert::UnknownCA,
+        Alert::AccessDenied,
+    ];
+    matches!(error, rustls::Error::AlertReceived(alert) if alerts.contains(alert))
 }
 
 fn chain(error: &reqwest::Error) -> String {
