@@ -201,7 +201,12 @@ impl Pipeline {
                 return summary;
             }
             let wait = retry.next_wait();
-            tracing::error!(destination = self.name, error = text, again_in_seconds = wait.as_secs(), "the outbox failed: it is opened again");
+            tracing::error!(
+                destination = self.name,
+                error = text,
+                again_in_seconds = wait.as_secs(),
+                "the outbox failed: it is opened again"
+            );
             tokio::select! {
                 () = sleep(wait) => {}
                 () = stop.cancelled() => {
@@ -270,7 +275,9 @@ pub fn rest_options(destination: &config::Destination, source: crate::domain::So
     let auth = match &destination.auth {
         config::Auth::None => rest::Auth::None,
         config::Auth::Token(token) => rest::Auth::Bearer(token.expose().to_owned()),
-        config::Auth::Basic { user, password } => rest::Auth::Basic { user: user.clone(), password: password.expose().to_owned() },
+        config::Auth::Basic { user, password } => {
+            rest::Auth::Basic { user: user.clone(), password: password.expose().to_owned() }
+        }
     };
     rest::Options {
         url: destination.url.to_string(),

@@ -15,7 +15,7 @@
 pub mod pace;
 pub mod prepare;
 
-use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -235,7 +235,9 @@ impl Sender<'_> {
                 self.recheck = Recheck::All;
                 Ok(false)
             }
-            Err(SyncError::Journal(JournalError(cause))) => Err(cause.downcast::<StoreError>().map_or(StoreError::Closed, |error| *error)),
+            Err(SyncError::Journal(JournalError(cause))) => {
+                Err(cause.downcast::<StoreError>().map_or(StoreError::Closed, |error| *error))
+            }
         }
     }
 
@@ -267,7 +269,11 @@ impl Sender<'_> {
             tracing::info!(note, "catalog");
         }
         if !synced.created.is_empty() || !synced.updated.is_empty() {
-            tracing::info!(created = synced.created.len(), updated = synced.updated.len(), "the destination's catalog is in step");
+            tracing::info!(
+                created = synced.created.len(),
+                updated = synced.updated.len(),
+                "the destination's catalog is in step"
+            );
         }
     }
 
@@ -347,12 +353,10 @@ impl Sender<'_> {
     }
 }
 
-fn end_of_capture(captured: Option<&CancellationToken>) -> impl Future<Output = ()> + '_ {
-    async move {
-        match captured {
-            Some(captured) => captured.cancelled().await,
-            None => std::future::pending().await,
-        }
+async fn end_of_capture(captured: Option<&CancellationToken>) {
+    match captured {
+        Some(captured) => captured.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -6,11 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::{
-    identity::{Identity, conflict, name},
-};
+use super::identity::{Identity, conflict, name};
 use crate::{
-    domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Node, RemoteId, Mappings},
+    domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, RemoteId},
     ports::RemoteEntity,
 };
 

@@ -13,7 +13,7 @@ use super::{
     plan::{plan, translated},
 };
 use crate::{
-    domain::{Catalog, Entity, EntityKind, LocalRef, Outcome, RemoteId, Verdict, Mappings},
+    domain::{Catalog, Entity, EntityKind, LocalRef, Mappings, Outcome, RemoteId, Verdict},
     ports::{Ask, RemoteEntity, Sink},
 };
 

@@ -55,7 +55,9 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
     context.start_log(&config);
     // Until tokens are enforced, a list of them must not open the receiver to others.
     if !settings.listen.ip().is_loopback() {
-        return Err(CliError::Usage("this version of the receiver listens on loopback addresses only: tokens are not enforced yet".into()));
+        return Err(CliError::Usage(
+            "this version of the receiver listens on loopback addresses only: tokens are not enforced yet".into(),
+        ));
     }
     context.block_on(async {
         let stop = CancellationToken::new();
@@ -72,7 +74,10 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
 fn failed(error: ReceiverError) -> CliError {
     match error {
         error @ (ReceiverError::NotAFile { .. } | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
-        error @ (ReceiverError::Database { .. } | ReceiverError::Migrate { .. } | ReceiverError::Listen { .. } | ReceiverError::Sync { .. }) => {
+        error @ (ReceiverError::Database { .. }
+        | ReceiverError::Migrate { .. }
+        | ReceiverError::Listen { .. }
+        | ReceiverError::Sync { .. }) => {
             CliError::Failed { what: "the receiver does not start".to_owned(), cause: Some(Box::new(error)) }
         }
     }

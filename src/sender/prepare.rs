@@ -80,9 +80,13 @@ mod tests {
     }
 
     fn mappings() -> Mappings {
-        [(of(EntityKind::Node, 1), RemoteId(1)), (of(EntityKind::SensorType, 0), RemoteId(0)), (of(EntityKind::Location, 4), RemoteId(40))]
-            .into_iter()
-            .collect()
+        [
+            (of(EntityKind::Node, 1), RemoteId(1)),
+            (of(EntityKind::SensorType, 0), RemoteId(0)),
+            (of(EntityKind::Location, 4), RemoteId(40)),
+        ]
+        .into_iter()
+        .collect()
     }
 
     #[test]

@@ -47,7 +47,11 @@ impl ModelSink {
 #[async_trait]
 impl Sink for ModelSink {
     async fn deliver(&self, delivery: &Delivery) -> Delivered {
-        let delivered = |verdict| Delivered { outcome: Outcome::new(verdict, "scripted"), body_bytes: 1_000, took: Duration::from_millis(20) };
+        let delivered = |verdict| Delivered {
+            outcome: Outcome::new(verdict, "scripted"),
+            body_bytes: 1_000,
+            took: Duration::from_millis(20),
+        };
         let fault = self.with(|model| {
             model.delivered.push((delivery.bounds.first, delivery.bounds.end));
             model.faults.pop_front()
@@ -193,7 +197,8 @@ async fn everything_is_delivered_into_the_right_room_and_settled() {
     drain(&outbox, &sink).await;
     assert_all_there_once(&sink, 0..1_000);
     let address_of = |model: &Model, location: i64| -> Option<String> {
-        let entity = |kind, id: i64| model.entities.iter().find(|it| it.entity.kind() == kind && it.id.0 == id).map(|it| &it.entity);
+        let entity =
+            |kind, id: i64| model.entities.iter().find(|it| it.entity.kind() == kind && it.id.0 == id).map(|it| &it.entity);
         let Some(Entity::Location(location)) = entity(EntityKind::Location, location) else { return None };
         let Some(Entity::House(house)) = entity(EntityKind::House, location.house?.0) else { return None };
         house.address.clone()
@@ -272,7 +277,9 @@ async fn the_intent_is_on_the_disk_while_a_request_is_in_flight() {
     let outbox = open(dir.path());
     assert_eq!(outbox.snapshot().intent, Some(Intent { stream: Stream::Reading, first: Seq(0), end: Seq(100) }));
     drain(&outbox, &sink).await;
-    sink.with(|model| assert_eq!(model.delivered[1], (Seq(0), Seq(100)), "the run that may have arrived goes first, with its bounds"));
+    sink.with(|model| {
+        assert_eq!(model.delivered[1], (Seq(0), Seq(100)), "the run that may have arrived goes first, with its bounds")
+    });
     assert_all_there_once(&sink, 0..500);
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -161,7 +162,9 @@ socket = "{socket}"
             data = dir.join("data").display(),
             socket = dir.join("packhorse.sock").display(),
         );
-        std::fs::write(dir.join("packhorse.toml"), config).unwrap();
+        let path = dir.join("packhorse.toml");
+        std::fs::write(&path, config).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
         Self { dir: dir.into(), env: Vec::new() }
     }
 

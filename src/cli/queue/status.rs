@@ -57,8 +57,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
             Ok(status)
         })?);
     }
-    let alarms: Vec<String> =
-        found.iter().flat_map(|status| status::alarms(status, args.alarm_age, args.alarm_depth)).collect();
+    let alarms: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.alarm_age, args.alarm_depth)).collect();
     if args.json {
         say(&format!("{}\n", serde_json::json!({ "destinations": found, "without_outbox": missing, "alarms": alarms })))?;
     } else {
@@ -81,11 +80,15 @@ fn now() -> Micros {
 /// Asks the source what lies behind the watermarks; without an answer the lag stays unknown.
 async fn add_lag(config: &Config, snapshot: &Snapshot, status: &mut DestinationStatus) {
     let Some(source) = &config.source else { return };
-    let options = mysql::Options { deadline: SOURCE_DEADLINE, connect_deadline: SOURCE_DEADLINE, ..daemon::mysql_options(source) };
+    let options =
+        mysql::Options { deadline: SOURCE_DEADLINE, connect_deadline: SOURCE_DEADLINE, ..daemon::mysql_options(source) };
     let asked = async {
         let mut source = MysqlSource::new(options)?;
         for SourceStreamLag { stream, after, order } in wanted(&mut source, snapshot).await? {
-            let fits = matches!((order, &after), (_, Position::Start) | (Order::Id, Position::Id(_)) | (Order::Key, Position::Key { .. }));
+            let fits = matches!(
+                (order, &after),
+                (_, Position::Start) | (Order::Id, Position::Id(_)) | (Order::Key, Position::Key { .. })
+            );
             if !fits {
                 continue;
             }
@@ -121,9 +124,9 @@ fn as_text(status: &DestinationStatus) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(text, "{} (epoch {})", status.destination, status.epoch);
-    let oldest = status.oldest_age_seconds.map(|seconds| {
-        format!(", the oldest for {}", units::show_duration(Duration::from_secs(seconds)))
-    });
+    let oldest = status
+        .oldest_age_seconds
+        .map(|seconds| format!(", the oldest for {}", units::show_duration(Duration::from_secs(seconds))));
     let _ = writeln!(
         text,
         "  waiting       {} records, {} encoded{}",
