@@ -233,12 +233,13 @@ impl Capture<'_> {
         Ok(())
     }
 
-    /// Reads the catalog, and captures what has changed of the entities that rows have pointed to before.
+    /// Reads the catalog, and captures what is active or was pointed to before and is new or has changed.
     async fn refresh_catalog(&mut self) -> Result<(), CaptureError> {
         self.catalog = self.source.catalog().await?;
         let snapshot = self.outbox.snapshot();
+        let active = closure::active(&self.catalog, snapshot.notes.last_success);
         let known = snapshot.catalog.keys().chain(snapshot.held.keys()).copied();
-        let changed = closure::changed(&self.catalog, &snapshot.catalog, known);
+        let changed = closure::changed(&self.catalog, &snapshot.catalog, known.chain(active));
         if changed.is_empty() {
             return Ok(());
         }

@@ -217,10 +217,25 @@ async fn rows_within_the_settle_horizon_are_waited_for_and_rows_of_the_future_ar
 async fn what_rows_point_to_enters_with_them_and_all_that_it_points_to() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = outbox(dir.path());
-    catch_up(&mut Scripted::new(vec![(1, 1, 0, Some(4))]), &outbox, &options()).await.unwrap();
+    let mut source = Scripted::new(vec![(1, 1, 0, Some(4))]);
+    let ended = Entity::House(House { deployment: None, address: Some("1 Mill Lane".into()), start: None, end: Some(Micros(5)) });
+    source.catalog.insert(of(EntityKind::House, 3), ended.clone());
+    let another =
+        Entity::House(House { deployment: None, address: Some("2 Mill Lane".into()), start: None, end: Some(Micros(5)) });
+    source.catalog.insert(of(EntityKind::House, 8), another);
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
     let mut expected = catalog();
-    expected.remove(&of(EntityKind::Node, 2));
-    assert_eq!(*outbox.snapshot().catalog, expected);
+    expected.insert(of(EntityKind::House, 3), ended);
+    assert_eq!(*outbox.snapshot().catalog, expected, "the house that has ended and that no row needs is left out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_active_house_is_captured_before_its_first_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    catch_up(&mut Scripted::new(Vec::new()), &outbox, &options()).await.unwrap();
+    assert!(outbox.snapshot().catalog.contains_key(&of(EntityKind::House, 3)));
+    assert!(outbox.snapshot().catalog.contains_key(&of(EntityKind::Node, 1)));
 }
 
 #[tokio::test(start_paused = true)]
