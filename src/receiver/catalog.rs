@@ -34,12 +34,13 @@ pub(super) async fn list(
     span: Option<Span>,
     manner: Manner,
 ) -> Result<Listed, Refusal> {
-    let mut look = store.look().await?;
+    let mut step = store.look().await?;
+    let look = step.open()?;
     let Selection { condition, mut cells, order } = selection;
     let counts = if span.is_some() {
         let matching = format!("SELECT count(*) FROM \"{}\" WHERE {condition}", table.name);
         let all = format!("SELECT count(*) FROM \"{}\"", table.name);
-        Some((count(&mut look, matching, cells.clone()).await?, count(&mut look, all, Vec::new()).await?))
+        Some((count(look, matching, cells.clone()).await?, count(look, all, Vec::new()).await?))
     } else {
         None
     };
@@ -48,7 +49,8 @@ pub(super) async fn list(
     let sql = format!("SELECT {columns} FROM \"{}\" WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?", table.name);
     cells.push(Cell::Int(span.count.min(ANSWER_ROWS_MAX + 1)));
     cells.push(Cell::Int(span.from));
-    let rows = fetch(&mut look, sql, cells).await?;
+    let rows = fetch(look, sql, cells).await?;
+    step.end().await?;
     if rows.len() as i64 > ANSWER_ROWS_MAX {
         let advice = format!("more than {ANSWER_ROWS_MAX} rows match: ask for fewer with a header such as Range: items=0-10000");
         return Err(Refusal::TooLarge(advice));
@@ -66,16 +68,21 @@ async fn count(look: &mut SqliteConnection, sql: String, cells: Cells) -> Result
 
 /// The newest time of the readings of a house, by its address.
 pub(super) async fn last_of_house(store: &Store, address: &str) -> Result<Option<String>, Refusal> {
-    let mut look = store.look().await?;
+    let mut step = store.look().await?;
     let newest = "SELECT max((SELECT max(time) FROM Reading WHERE locationId = Location.id)) FROM Location \
                   WHERE houseId IN (SELECT id FROM House WHERE address = ?)";
-    Ok(sqlx::query_scalar(newest).bind(address).fetch_one(&mut *look).await?)
+    let newest = sqlx::query_scalar(newest).bind(address).fetch_one(step.open()?).await?;
+    step.end().await?;
+    Ok(newest)
 }
 
 /// The newest time of the readings of a node.
 pub(super) async fn last_of_node(store: &Store, node: i64) -> Result<Option<String>, Refusal> {
-    let mut look = store.look().await?;
-    Ok(sqlx::query_scalar("SELECT max(time) FROM Reading WHERE nodeId = ?").bind(node).fetch_one(&mut *look).await?)
+    let mut step = store.look().await?;
+    let newest = "SELECT max(time) FROM Reading WHERE nodeId = ?";
+    let newest = sqlx::query_scalar(newest).bind(node).fetch_one(step.open()?).await?;
+    step.end().await?;
+    Ok(newest)
 }
 
 /// What a single object is stored as.
@@ -107,11 +114,12 @@ pub(super) async fn post(
     } else if get(table, &cells, "id", manner) == Cell::Null {
         return Err(Refusal::Malformed(format!("a {} needs its id", table.name)));
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, table, &cells, manner).await?;
-    let found = find(&mut change, table, &cells, manner).await?;
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, table, &cells, manner).await?;
+    let found = find(change, table, &cells, manner).await?;
     let stored = match (found, table.repeat) {
-        (None, _) => insert(&mut change, table, cells.clone(), cells, manner).await?,
+        (None, _) => insert(change, table, cells.clone(), cells, manner).await?,
         (Some(there), Repeat::Keep | Repeat::Another) => there,
         (Some(there), Repeat::Guard(columns)) => {
             for name in columns {
@@ -125,10 +133,10 @@ pub(super) async fn post(
         }
         (Some(there), Repeat::Replace) => {
             set(table, &mut cells, "id", Cell::Int(there.id), manner);
-            replace(&mut change, table, there.id, cells, manner).await?
+            replace(change, table, there.id, cells, manner).await?
         }
     };
-    change.commit().await?;
+    step.end().await?;
     Ok(stored)
 }
 
@@ -137,11 +145,12 @@ async fn post_legacy(store: &Store, table: &'static Table, cells: Cells, manner:
     if table.name == "House" && matches!(get(table, &cells, "address", manner), Cell::Text(text) if !text.is_ascii()) {
         return Err(Refusal::Legacy("an address with a letter beyond ASCII".to_owned()));
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, table, &cells, manner).await?;
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, table, &cells, manner).await?;
     let kept = table.columns(manner).zip(cells.clone()).map(|(column, cell)| cell.cut_as_legacy(column)).collect();
-    let stored = insert(&mut change, table, kept, cells, manner).await?;
-    change.commit().await?;
+    let stored = insert(change, table, kept, cells, manner).await?;
+    step.end().await?;
     Ok(stored)
 }
 
@@ -160,14 +169,15 @@ pub(super) async fn put(
         }
         _ => set(table, &mut cells, "id", Cell::Int(id), manner),
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, table, &cells, manner).await?;
-    let stored = if find(&mut change, table, &cells, manner).await?.is_some() {
-        replace(&mut change, table, id, cells, manner).await?
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, table, &cells, manner).await?;
+    let stored = if find(change, table, &cells, manner).await?.is_some() {
+        replace(change, table, id, cells, manner).await?
     } else {
-        insert(&mut change, table, cells.clone(), cells, manner).await?
+        insert(change, table, cells.clone(), cells, manner).await?
     };
-    change.commit().await?;
+    step.end().await?;
     Ok(stored)
 }
 

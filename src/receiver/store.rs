@@ -11,7 +11,8 @@ use std::{
 };
 
 use sqlx::{
-    AssertSqlSafe, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    AssertSqlSafe, Sqlite, SqliteConnection, SqlitePool,
+    pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
@@ -63,20 +64,56 @@ impl Store {
         Ok(Self { writer, readers })
     }
 
-    /// Begins a change. It is undone unless it is committed; while it lasts no other change begins.
-    pub(super) async fn change(&self) -> Result<Transaction<'static, Sqlite>, Refusal> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// Begins a change. While it lasts no other change begins.
+    pub(super) async fn change(&self) -> Result<Step, Refusal> {
+        Step::begin(&self.writer, "BEGIN IMMEDIATE").await
     }
 
     /// Begins a look at one unchanging state of the database.
-    pub(super) async fn look(&self) -> Result<Transaction<'static, Sqlite>, Refusal> {
-        Ok(self.readers.begin().await?)
+    pub(super) async fn look(&self) -> Result<Step, Refusal> {
+        Step::begin(&self.readers, "BEGIN").await
     }
 
     /// Waits for the last change and closes the file.
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+/// A transaction. Unless it is ended it is undone, and its connection is closed with it.
+///
+/// SQLite itself ends a transaction on a full disk or an I/O error; sqlx's own type goes on counting it as open, and its connection would
+/// refuse every later one. A connection that saw a failure is therefore never used again.
+pub(super) struct Step {
+    connection: Option<PoolConnection<Sqlite>>,
+}
+
+impl Step {
+    async fn begin(pool: &SqlitePool, statement: &'static str) -> Result<Self, Refusal> {
+        let mut step = Self { connection: Some(pool.acquire().await?) };
+        sqlx::query(statement).execute(step.open()?).await?;
+        Ok(step)
+    }
+
+    /// The connection, within the transaction.
+    pub(super) fn open(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// Ends it well; a change is on the disk afterwards. After an error nothing of it is.
+    pub(super) async fn end(mut self) -> Result<(), Refusal> {
+        sqlx::query("COMMIT").execute(self.open()?).await?;
+        self.connection = None;
+        Ok(())
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.close_on_drop();
+        }
     }
 }
 

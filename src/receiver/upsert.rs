@@ -32,30 +32,30 @@ pub(super) async fn store(store: &Store, batch: Batch, origin: Option<Origin>, m
     if manner.is_legacy() {
         check_seconds(&batch.readings)?;
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, &batch, manner).await?;
-    store_readings(&mut change, &batch.readings).await?;
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, &batch, manner).await?;
+    store_readings(change, &batch.readings).await?;
     match manner {
         Manner::Packhorse => {
             let (identified, natural): (Vec<&State>, Vec<&State>) =
                 batch.states.iter().partition(|state| state.local_id.is_some());
-            store_states(&mut change, &identified, origin, ON_IDENTITY).await?;
-            store_states(&mut change, &natural, None, ON_NATURAL_KEY).await?;
-            replace_sensors(&mut change, &batch.sensors).await?;
+            store_states(change, &identified, origin, ON_IDENTITY).await?;
+            store_states(change, &natural, None, ON_NATURAL_KEY).await?;
+            replace_sensors(change, &batch.sensors).await?;
         }
         Manner::Legacy => {
             let (numbered, bare): (Vec<&State>, Vec<&State>) = batch.states.iter().partition(|state| state.seq_num.is_some());
             let zeroed: Vec<State> = bare.into_iter().map(zeroed).collect();
-            store_states(&mut change, &numbered, None, ON_NATURAL_KEY).await?;
-            store_states(&mut change, &zeroed.iter().collect::<Vec<_>>(), None, "").await.map_err(repeated)?;
+            store_states(change, &numbered, None, ON_NATURAL_KEY).await?;
+            store_states(change, &zeroed.iter().collect::<Vec<_>>(), None, "").await.map_err(repeated)?;
         }
-        Manner::LegacyOldNodeState => store_states(&mut change, &batch.states.iter().collect::<Vec<_>>(), None, "").await?,
+        Manner::LegacyOldNodeState => store_states(change, &batch.states.iter().collect::<Vec<_>>(), None, "").await?,
     }
     if manner.is_legacy() {
-        insert_sensors(&mut change, &batch.sensors).await?;
+        insert_sensors(change, &batch.sensors).await?;
     }
-    change.commit().await?;
-    Ok(())
+    step.end().await
 }
 
 const ON_IDENTITY: &str = " ON CONFLICT (source, generation, localId) WHERE localId IS NOT NULL DO UPDATE SET time = excluded.time, \
