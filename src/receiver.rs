@@ -123,9 +123,9 @@ pub enum ReceiverError {
         /// As configured.
         url: String,
     },
-    /// The database cannot be made durable.
-    #[error("cannot sync '{}' to the disk", path.display())]
-    Sync {
+    /// The database cannot be created, or not durably.
+    #[error("cannot create '{}': check that its directory exists and may be written", path.display())]
+    Create {
         /// The file.
         path: PathBuf,
         /// The cause.
