@@ -179,3 +179,17 @@ impl Receiver {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manner_is_read_as_it_is_written() {
+        for manner in [Manner::Packhorse, Manner::Legacy, Manner::LegacyOldNodeState] {
+            assert_eq!(manner.to_string().parse(), Ok(manner));
+        }
+        assert!("Legacy".parse::<Manner>().is_err());
+        assert_eq!(Manner::default(), Manner::Packhorse);
+    }
+}

@@ -279,6 +279,18 @@ fn a_state_with_a_local_id_takes_new_content_under_the_same_identity() {
 }
 
 #[test]
+fn a_state_with_a_local_id_may_lack_its_time_and_node_and_one_without_may_not() {
+    let central = seeded(Manner::Packhorse);
+    let row = json!([{"__table__": "NodeState", "localId": 4, "time": null, "nodeId": null, "localtime": 9}]).to_string();
+    let headers = [("packhorse-source", SOURCE), ("packhorse-generation", "0")];
+    for _ in 0..2 {
+        assert_stored(&central.call("POST", "/rest/bulk/", &headers, Some(row.as_bytes())));
+    }
+    assert_eq!(states(&central), 1);
+    assert_refused(&central.post("/rest/bulk/", &row), 400, "row 0");
+}
+
+#[test]
 fn half_an_identity_or_a_malformed_one_is_refused() {
     let central = seeded(Manner::Packhorse);
     let body = json!([state("2013-01-01T00:05:00", 11, None)]).to_string();
@@ -456,7 +468,10 @@ fn hostile_addresses_and_filters_are_refused_with_4xx() {
     assert_refused(&central.get("/rest/sensortype"), 404, "/rest/sensortype/");
     assert_refused(&central.call("DELETE", "/rest/node/?id=11", &[], None), 405, "DELETE");
     assert_refused(&central.call("PUT", "/rest/house/?id=1", &[], Some(b"{}")), 405, "PUT");
+    assert_refused(&central.call("PUT", "/rest/sensortype/?id=0", &[], Some(b"{}")), 405, "PUT");
+    assert_refused(&central.call("PUT", "/rest/node/?id=11", &[], Some(b"{\"id\": 12}")), 400, "12");
     assert_refused(&central.post("/rest/reading/", "{}"), 405, "POST");
+    assert_refused(&central.post("/rest/room/", r#"{"__table__": "House", "address": "x"}"#), 400, "House");
     assert_refused(&central.post("/rest/node/", "[]"), 400, "JSON object");
     assert_refused(&central.post("/rest/node/", "{}"), 400, "id");
     assert_refused(&central.post("/rest/room/", r#"{"name": 5}"#), 400, "name");

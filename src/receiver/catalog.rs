@@ -2,8 +2,9 @@
 //!
 //! The one rule: a look and the store that follows it stand in one change, so that the same thing posted twice at once is stored once.
 
+use futures_util::TryStreamExt as _;
 use serde_json::{Map, Value};
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Manner,
@@ -49,16 +50,24 @@ pub(super) async fn list(
     let sql = format!("SELECT {columns} FROM \"{}\" WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?", table.name);
     cells.push(Cell::Int(span.count.min(ANSWER_ROWS_MAX + 1)));
     cells.push(Cell::Int(span.from));
-    let rows = fetch(look, sql, cells).await?;
+    let mut rows = Vec::new();
+    {
+        let query = cells.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, cell| cell.bind(query));
+        let mut found = query.fetch(look);
+        while let Some(row) = found.try_next().await? {
+            rows.push(decode(table, &row, manner)?);
+        }
+    }
     step.end().await?;
     if rows.len() as i64 > ANSWER_ROWS_MAX {
         let advice = format!("more than {ANSWER_ROWS_MAX} rows match: ask for fewer with a header such as Range: items=0-10000");
         return Err(Refusal::TooLarge(advice));
     }
-    let decode = |row| {
-        table.columns(manner).enumerate().map(|(place, column)| Cell::from_row(column, row, place)).collect::<Result<Cells, _>>()
-    };
-    Ok(Listed { rows: rows.iter().map(decode).collect::<Result<_, _>>()?, counts })
+    Ok(Listed { rows, counts })
+}
+
+fn decode(table: &'static Table, row: &SqliteRow, manner: Manner) -> Result<Cells, sqlx::Error> {
+    table.columns(manner).enumerate().map(|(place, column)| Cell::from_row(column, row, place)).collect()
 }
 
 async fn count(look: &mut SqliteConnection, sql: String, cells: Cells) -> Result<i64, Refusal> {
@@ -108,6 +117,9 @@ pub(super) async fn post(
     }
     if manner.is_legacy() {
         return post_legacy(store, table, cells, manner).await;
+    }
+    if let Some(named) = object.get(crate::wire::TABLE_KEY).filter(|named| named.as_str().and_then(Table::named) != Some(table)) {
+        return Err(Refusal::Malformed(format!("{} is posted to {}/", cut(named), table.word())));
     }
     if !table.has_global_id() {
         set(table, &mut cells, "id", Cell::Null, manner);
@@ -213,11 +225,7 @@ async fn find(
     let identity = table.identity.iter().map(|name| get(table, cells, name, manner));
     let rows = fetch(change, sql, identity).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let cells = table
-        .columns(manner)
-        .enumerate()
-        .map(|(place, column)| Cell::from_row(column, row, place))
-        .collect::<Result<Cells, _>>()?;
+    let cells = decode(table, row, manner)?;
     Ok(Some(Stored { id: id_of(table, &cells, manner), cells }))
 }
 
@@ -259,6 +267,11 @@ fn refused_by_key(error: sqlx::Error) -> Refusal {
         }
         _ => Refusal::Unavailable(error),
     }
+}
+
+/// The beginning of a value, for people.
+fn cut(value: &Value) -> String {
+    value.to_string().chars().take(40).collect()
 }
 
 fn get(table: &'static Table, cells: &[Cell], name: &str, manner: Manner) -> Cell {

@@ -2,7 +2,10 @@
 //!
 //! The one rule: a change runs in a task of its own, so that a client that leaves in the middle cuts nothing in half.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -28,6 +31,8 @@ use crate::wire::{GENERATION_HEADER, SOURCE_HEADER};
 const BODIES_KIB_MAX: usize = 256 << 10;
 /// How many bodies are inflated and stored at once (I7): each may grow to 64 MiB.
 const INFLATED_MAX: usize = 4;
+/// How often people are told that the database fails.
+const ALARM_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What every request needs.
 #[derive(Debug)]
@@ -37,18 +42,38 @@ pub(super) struct Central {
     bodies: Arc<Semaphore>,
     inflated: Semaphore,
     address: String,
+    alarmed: Mutex<Option<Instant>>,
 }
 
 impl Central {
     /// Serves a database; `address` stands in for a missing Host header.
     pub(super) fn new(store: Arc<Store>, manner: Manner, address: String) -> Self {
-        Self { store, manner, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)), inflated: Semaphore::new(INFLATED_MAX), address }
+        Self {
+            store,
+            manner,
+            bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
+            inflated: Semaphore::new(INFLATED_MAX),
+            address,
+            alarmed: Mutex::new(None),
+        }
+    }
+
+    /// Tells people that the database fails, at most once in [`ALARM_INTERVAL`].
+    fn alarm(&self, cause: &sqlx::Error) {
+        let mut alarmed = self.alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarmed.is_none_or(|at| at.elapsed() >= ALARM_INTERVAL) {
+            *alarmed = Some(Instant::now());
+            tracing::error!(error = %cause, "the receiver's database cannot serve: check its disk; until then requests are refused");
+        }
     }
 }
 
 /// Answers any request.
 pub(super) async fn serve(State(central): State<Arc<Central>>, request: Request<Body>) -> Response<Body> {
     let outcome = answer(&central, request).await;
+    if let Err(Refusal::Unavailable(cause)) = &outcome {
+        central.alarm(cause);
+    }
     respond(outcome, central.manner)
 }
 
@@ -143,7 +168,7 @@ async fn store(
     let table = Table::named(word).ok_or_else(|| unknown(word))?;
     let object: Map<String, Value> =
         serde_json::from_slice(&body).map_err(|cause| Refusal::Malformed(format!("the body is not a JSON object: {cause}")))?;
-    let stored = if method == Method::PUT && table.has_global_id() {
+    let stored = if method == Method::PUT && table.takes_put() {
         let id = number(parameter(&pairs(uri)?, "id")?)?;
         catalog::put(&central.store, table, id, object, manner).await?
     } else if method == Method::POST && table.posted {
