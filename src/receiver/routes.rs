@@ -79,20 +79,26 @@ pub(super) async fn serve(State(central): State<Arc<Central>>, request: Request<
 
 async fn answer(central: &Arc<Central>, request: Request<Body>) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
-    let word = match head.uri.path().strip_prefix("/rest/").map(|word| (word, word.strip_suffix('/'))) {
-        Some((_, Some(word))) if !word.is_empty() => word.to_ascii_lowercase(),
-        _ if central.manner.is_legacy() && !head.uri.path().ends_with('/') => return Ok(Answer::Page),
-        Some((word, None)) => {
-            return Err(Refusal::Lost(format!(
-                "nothing is at /rest/{word}: the trailing slash is required, as in /rest/{word}/"
-            )));
-        }
-        _ => return Err(Refusal::Lost("nothing is here: the calls are under /rest/, as in /rest/sensortype/".to_owned())),
-    };
     match head.method {
-        Method::GET | Method::HEAD => get(central, &word, &head.uri, &head.headers).await,
-        Method::POST | Method::PUT => change(central, word, head.method, head.uri, head.headers, body).await,
+        Method::GET | Method::HEAD => match word(head.uri.path(), central.manner)? {
+            Some(word) => get(central, &word, &head.uri, &head.headers).await,
+            None => Ok(Answer::Page),
+        },
+        Method::POST | Method::PUT => change(central, head.method, head.uri, head.headers, body).await,
         other => Err(Refusal::Method(format!("{other} is not understood: it is one of GET, POST and PUT"))),
+    }
+}
+
+/// The word of an address, as in `/rest/sensortype/`; `None` where the legacy server shows a page instead.
+fn word(path: &str, manner: Manner) -> Result<Option<String>, Refusal> {
+    let word = path.strip_prefix("/rest/").filter(|word| !word.is_empty());
+    match word.map(|word| word.strip_suffix('/').ok_or(word)) {
+        Some(Ok(word)) => Ok(Some(word.to_ascii_lowercase())),
+        _ if manner.is_legacy() && !path.ends_with('/') => Ok(None),
+        Some(Err(word)) => {
+            Err(Refusal::Lost(format!("nothing is at /rest/{word}: it takes a trailing slash, as in /rest/{word}/")))
+        }
+        None => Err(Refusal::Lost("nothing is here: the calls are under /rest/, as in /rest/sensortype/".to_owned())),
     }
 }
 
@@ -121,21 +127,16 @@ async fn get(central: &Central, word: &str, uri: &Uri, headers: &HeaderMap) -> R
     Ok(Answer::Found { json, range: None })
 }
 
-async fn change(
-    central: &Arc<Central>,
-    word: String,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Answer, Refusal> {
+/// Reads the body first, whatever is asked: a client still writing when the connection ends would never see a refusal.
+async fn change(central: &Arc<Central>, method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Result<Answer, Refusal> {
+    let room = central.bodies.clone().acquire_many_owned(body::kib_max(&body)).await.map_err(|_| stopping())?;
+    let body = body::read(&headers, body).await?;
+    let Some(word) = word(uri.path(), central.manner)? else { return Ok(Answer::Page) };
     let form =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
     if central.manner.is_legacy() && form {
         return Err(Refusal::Legacy("a form".to_owned()));
     }
-    let room = central.bodies.clone().acquire_many_owned(body::kib_max(&body)).await.map_err(|_| stopping())?;
-    let body = body::read(&headers, body).await?;
     let central = central.clone();
     let task = async move {
         let answer = store(&central, &word, &method, &uri, &headers, body).await;
