@@ -1,7 +1,7 @@
 //! Node states and sensors in a bulk: what identifies them.
 
 use packhorse::receiver::Manner;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     SOURCE, assert_legacy_list, assert_refused, assert_stored, bulk, central::zlib, reading, readings, seeded, state, states,
@@ -48,6 +48,25 @@ fn two_states_of_one_second_are_both_kept_when_the_gateway_tells_their_ids() {
     // Without the headers a local id means nothing.
     assert_stored(&bulk(&central, &json!([with_id(1), with_id(2)])));
     assert_eq!(states(&central), 5);
+}
+
+#[test]
+fn a_state_stored_before_the_gateway_told_its_identity_is_not_stored_again_with_it() {
+    let central = seeded(Manner::Packhorse);
+    let times: Vec<String> = (0..600).map(|at| format!("2013-01-01T{:02}:{:02}:00", at / 60, at % 60)).collect();
+    let rows: Vec<Value> = times.iter().zip(0_i64..).map(|(time, at)| state(time, 11, (at % 3 > 0).then_some(at % 3))).collect();
+    assert_stored(&bulk(&central, &Value::from(rows.clone())));
+    let mut told = rows;
+    // One more of the first second: another state, although its key is the same.
+    told.push(told[0].clone());
+    for (local, row) in told.iter_mut().enumerate() {
+        row["localId"] = json!(local);
+    }
+    let headers = [("packhorse-source", SOURCE), ("packhorse-generation", "0")];
+    for _ in 0..2 {
+        assert_stored(&central.call("POST", "/rest/bulk/", &headers, Some(Value::from(told.clone()).to_string().as_bytes())));
+        assert_eq!((states(&central), central.number("SELECT count(*) FROM NodeState WHERE localId IS NULL")), (601, 0));
+    }
 }
 
 #[test]
