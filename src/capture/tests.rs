@@ -21,6 +21,8 @@ struct Scripted {
     began: tokio::time::Instant,
     catalog_reads: usize,
     unreadable: u64,
+    /// Pages with the reading of this second cannot be read.
+    bad_second: Option<i64>,
     /// Entities that appear after the catalog was read so many times.
     later: Option<(usize, LocalRef, Entity<LocalId>)>,
 }
@@ -35,6 +37,7 @@ impl Scripted {
             began: tokio::time::Instant::now(),
             catalog_reads: 0,
             unreadable: 0,
+            bad_second: None,
             later: None,
         }
     }
@@ -93,6 +96,9 @@ impl Source for Scripted {
                     .filter(|row| (row.0, row.1, row.2) > after && row.0 < before)
                     .take(limit)
                     .collect();
+                if rows.iter().any(|row| Some(row.0 / 1_000_000) == self.bad_second) {
+                    return Err(SourceError::Row { advice: "a bad row".into() });
+                }
                 let int =
                     |value: &dyn Fn(&(i64, i64, i64, Option<i64>)) -> Option<i64>| Column::Int(rows.iter().map(value).collect());
                 let columns = vec![
@@ -375,4 +381,20 @@ async fn a_table_that_changed_its_key_stops_its_stream_with_advice() {
     outbox.start(Stream::Reading, Position::Id(7)).await.unwrap();
     let error = catch_up(&mut Scripted::new(many()), &outbox, &options()).await.unwrap_err();
     assert!(matches!(&error, CaptureError::Source(SourceError::Schema { advice }) if advice.contains("Reading")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_stops_its_stream_just_before_it_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new((0..100).map(|second| (second, 1, 0, None)).collect());
+    source.bad_second = Some(53);
+    source.states = (1..=30).collect();
+    let error = catch_up(&mut source, &outbox, &options()).await.unwrap_err();
+    assert!(matches!(error, CaptureError::Source(SourceError::Row { .. })), "{error}");
+    assert_eq!(seconds(&outbox).await.len(), 53);
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).pending(), 30);
+    source.bad_second = None;
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    assert_eq!(seconds(&outbox).await.len(), 100);
 }
