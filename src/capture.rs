@@ -203,7 +203,7 @@ impl Capture<'_> {
                     Ok(Turn::Full(why)) => return Ok(Polled::Paused(why)),
                     // What a table holds is that table's own trouble: the others go on.
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
-                        stuck = Some(error)
+                        stuck = Some(error);
                     }
                     Err(error) => return Err(error),
                 }
