@@ -272,5 +272,12 @@ pub(super) fn io_error(context: impl Into<String>) -> impl FnOnce(io::Error) -> 
 
 /// Makes a file's content, or a folder's names, durable.
 pub(super) fn sync_path(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(io_error(format!("fsync of {}", path.display())))
+    fsync(path).map_err(io_error(format!("fsync of {}", path.display())))
+}
+
+/// The same, for those who have errors of their own.
+pub(super) fn fsync(path: &Path) -> io::Result<()> {
+    // The parent of a relative name is the empty path.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path)?.sync_all()
 }
