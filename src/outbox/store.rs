@@ -12,10 +12,14 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 /// Memory for sled's page cache; its default is 1 GB.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// sled's background threads hold its lock for a moment after the last handle is dropped.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a store did not open or work. The files are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -95,9 +99,11 @@ impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let fresh = !path.join("db").exists();
         remove_unfinished_snapshots(path)?;
-        let db = match open_sled(path) {
+        // Without its background flusher, which only logs errors: every commit flushes.
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = match open_sled(&config) {
             Ok(db) => db,
-            Err(OpenFailure::Io(cause)) if cause.to_string().contains("could not acquire lock") => {
+            Err(OpenFailure::Io(cause)) if is_locked(&cause) => {
                 return Err(StoreError::InUse { path: path.into() });
             }
             Err(OpenFailure::Io(cause)) => return Err(io_error(format!("opening {}", path.display()))(cause)),
@@ -105,7 +111,7 @@ impl Store {
                 // A snapshot only shortens the way; without it sled reads its whole log.
                 tracing::warn!(path = %path.display(), cause = first, "the outbox did not open: trying again without its snapshots");
                 set_snapshots_aside(path)?;
-                open_sled(path).map_err(|second| match second {
+                open_sled(&config).map_err(|second| match second {
                     OpenFailure::Io(cause) => io_error(format!("opening {}", path.display()))(cause),
                     OpenFailure::Damage(what) => StoreError::Damaged { path: path.into(), what },
                 })?
@@ -217,9 +223,23 @@ enum OpenFailure {
     Damage(String),
 }
 
-fn open_sled(path: &Path) -> Result<sled::Db, OpenFailure> {
-    // Without its background flusher, which only logs errors: every commit flushes.
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+fn open_sled(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
+    let begun = Instant::now();
+    loop {
+        match try_open_sled(config) {
+            Err(OpenFailure::Io(cause)) if is_locked(&cause) && begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_locked(cause: &io::Error) -> bool {
+    cause.to_string().contains("could not acquire lock")
+}
+
+fn try_open_sled(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(sled::Error::Io(cause))) => Err(OpenFailure::Io(cause)),
