@@ -5,6 +5,7 @@
 //! <data_dir>/source-id                 the random identity of this gateway's database
 //! <data_dir>/<destination>/CURRENT     the name of the store in use
 //! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
+//! <data_dir>/<destination>/gen-N.making/    a store before its first commit is on the disk; nothing in it counts
 //! ```
 //!
 //! The one rule: what is here and cannot be understood is left where it is, or renamed; it is never deleted.
