@@ -2,7 +2,7 @@
 //!
 //! What sled 0.34.7 does not do by itself is done here: its `flush` ends in `sync_file_range`, so each commit is followed by an fdatasync
 //! of its file through a handle of our own; what it creates is fsynced once; its panics and leftovers at open are caught and cleared;
-//! after an error it is not used again until it has been reopened.
+//! after an error it is not used again until it has been reopened; a flush that an error left waiting is woken ([`Waker`]).
 //!
 //! The one rule (I2): [`Store::commit`] returns `Ok` only when everything in it is on the disk.
 
@@ -11,7 +11,11 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -20,6 +24,9 @@ const CACHE_BYTES: u64 = 16 << 20;
 
 /// sled's background threads hold its lock for a moment after the last handle is dropped.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often is looked whether a call waits in vain.
+const WAKE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a store did not open or work. The files are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +99,7 @@ pub(super) struct Store {
     file: File,
     /// After an error sled may hold what is not on the disk, and a second fdatasync would report a success that is none.
     failed: AtomicBool,
+    waker: Waker,
 }
 
 impl Store {
@@ -119,7 +127,8 @@ impl Store {
             Err(OpenFailure::Damage(what)) => return Err(StoreError::Damaged { path: path.into(), what }),
         };
         let file = File::open(path.join("db")).map_err(io_error("opening the store's file"))?;
-        let store = Self { path: path.into(), db: Some(db), file, failed: AtomicBool::new(false) };
+        let waker = Waker::start(config).map_err(io_error("starting a thread"))?;
+        let store = Self { path: path.into(), db: Some(db), file, failed: AtomicBool::new(false), waker };
         store.sync_creation()?;
         Ok(store)
     }
@@ -178,8 +187,10 @@ impl Store {
     pub(super) fn commit(&self, change: Change) -> Result<(), StoreError> {
         let db = self.db()?;
         self.guarded("committing", || {
-            db.apply_batch(change.0)?;
-            db.flush()
+            self.waker.while_waiting(db, || {
+                db.apply_batch(change.0)?;
+                db.flush()
+            })
         })?;
         self.file.sync_data().map_err(|cause| {
             self.failed.store(true, Ordering::Release);
@@ -212,10 +223,79 @@ impl Drop for Store {
     /// sled syncs when it is dropped and unwraps the result: a failing disk must not end the process.
     fn drop(&mut self) {
         let db = self.db.take();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(db))) {
+        let closing = AssertUnwindSafe(|| {
+            // What sled would flush by itself, where nobody could wake it. Its error has been told, or nothing hangs on it.
+            if let Some(db) = &db {
+                let _ = self.waker.while_waiting(db, || db.flush());
+            }
+            self.waker.stop();
+            drop(db);
+        });
+        if let Err(panic) = catch_unwind(closing) {
             tracing::warn!(path = %self.path.display(), cause = panic_text(panic.as_ref()), "closing the outbox failed: what was committed is on the disk");
         }
     }
+}
+
+/// Ends waiting that would never end. When a background write fails, sled 0.34.7 notes the error and does not wake those who wait for
+/// that write (its pagecache/logger.rs, `exit_reservation`). A second flush sees the error, fails at once, and wakes them.
+struct Waker {
+    shared: Arc<(Mutex<Waiting>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Waiting {
+    Nobody,
+    /// A call into this database, which may be waiting for a write.
+    Call(sled::Db),
+    /// The store is being closed.
+    Stopped,
+}
+
+impl Waker {
+    fn start(config: sled::Config) -> io::Result<Self> {
+        let shared = Arc::new((Mutex::new(Waiting::Nobody), Condvar::new()));
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("outbox-waker".into()).spawn(move || {
+            let (waiting, changed) = &*theirs;
+            let mut now = lock(waiting);
+            while !matches!(*now, Waiting::Stopped) {
+                now = changed.wait_timeout(now, WAKE_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+                if let Waiting::Call(db) = &*now
+                    && config.global_error().is_err()
+                {
+                    let db = db.clone();
+                    drop(now);
+                    let _ = catch_unwind(AssertUnwindSafe(|| db.flush()));
+                    drop(db);
+                    now = lock(waiting);
+                }
+            }
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    fn while_waiting<T>(&self, db: &sled::Db, call: impl FnOnce() -> T) -> T {
+        let (waiting, _) = &*self.shared;
+        *lock(waiting) = Waiting::Call(db.clone());
+        let result = call();
+        *lock(waiting) = Waiting::Nobody;
+        result
+    }
+
+    /// From here on it holds no database any more.
+    fn stop(&mut self) {
+        let (waiting, changed) = &*self.shared;
+        *lock(waiting) = Waiting::Stopped;
+        changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum OpenFailure {
