@@ -107,6 +107,7 @@ impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let fresh = !path.join("db").exists();
         remove_unfinished_snapshots(path)?;
+        forget_cached_pages(&path.join("db"))?;
         // Without its background flusher, which only logs errors: every commit flushes.
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let db = match open_sled(&config) {
@@ -353,6 +354,18 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
         std::fs::remove_file(snapshot).map_err(io_error(format!("removing {}", snapshot.display())))?;
     }
     Ok(())
+}
+
+/// After a failed fsync the kernel shows pages as written that the disk does not have, also to the next who opens the file: what is read
+/// from here on is what is on the disk. (What is still to be written is not forgotten by this, so it is written first.)
+fn forget_cached_pages(path: &Path) -> Result<(), StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(format!("opening {}", path.display()))(error)),
+    };
+    let forgotten = file.sync_data().and_then(|()| Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?));
+    forgotten.map_err(io_error(format!("fdatasync of {}", path.display())))
 }
 
 fn set_snapshots_aside(path: &Path) -> Result<(), StoreError> {
