@@ -120,7 +120,12 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 fn source_id(path: &Path, new: impl FnOnce() -> u128) -> Result<SourceId, DataDirError> {
     let file = path.join("source-id");
     match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().len() == 32 => text.parse().map_err(|_| DataDirError::SourceId { path: file }),
+        Ok(text) if text.trim().len() == 32 => {
+            let source = text.parse().map_err(|_| DataDirError::SourceId { path: file })?;
+            // Whoever wrote it may have been killed before its name was durable.
+            fsync(path).map_err(|cause| DataDirError::Unusable { path: path.into(), cause })?;
+            Ok(source)
+        }
         Ok(_) => Err(DataDirError::SourceId { path: file }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let source = SourceId(new());

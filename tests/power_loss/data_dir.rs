@@ -1,5 +1,6 @@
 //! The data directory's identity survives power loss, or was never there; it is never garbled.
 
+use packhorse::domain::SourceId;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -41,4 +42,27 @@ fn the_source_id_survives_a_power_loss_at_every_change_or_is_made_anew() {
     });
     println!("source id: {cut} power losses, {owned} of them after it was reported; none lost or garbled");
     assert_eq!(owned, 3);
+}
+
+/// A process that was killed between the rename and the fsync of the folder leaves a name that is seen and not durable.
+#[test]
+fn a_source_id_that_was_found_is_durable_too() {
+    if !is_available() {
+        return;
+    }
+    let mut tally = Tally::default();
+    block_on(async {
+        let mut trial = Trial::new(1, &mut tally);
+        let life = trial.machine.boot();
+        let data = life.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("source-id"), format!("{}\n", SourceId(77))).unwrap();
+        std::fs::File::open(data.join("source-id")).unwrap().sync_all().unwrap();
+        trial.expect_source(SourceId(77));
+        drop(trial.own(&data).await.unwrap());
+        drop(life);
+        trial.machine.lose_power(Survives::Nothing, 0);
+        let life = trial.machine.boot();
+        trial.own(&life.path().join("data")).await.unwrap_or_else(|failure| panic!("{failure}"));
+    });
 }

@@ -76,6 +76,8 @@ pub enum Fault {
     FsyncFails,
     /// EIO at a write.
     WriteFails,
+    /// EIO at a write, when its caller has been waiting for a while.
+    WriteFailsLate,
     /// ENOSPC at a write and a new name.
     Full,
     /// EROFS at any change.
@@ -154,6 +156,10 @@ impl Disk {
 
     pub fn arm(&mut self, cut: Cut) {
         self.cut = Some(cut);
+    }
+
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
     }
 
     pub fn set_fault(&mut self, fault: Option<Fault>) {
@@ -327,7 +333,12 @@ impl Disk {
     }
 
     pub fn write(&mut self, ino: Ino, offset: usize, bytes: &[u8]) -> Result<(), Errno> {
-        self.change(&[(Fault::Full, Errno::ENOSPC), (Fault::WriteFails, Errno::EIO), (Fault::ReadOnly, Errno::EROFS)])?;
+        self.change(&[
+            (Fault::Full, Errno::ENOSPC),
+            (Fault::WriteFails, Errno::EIO),
+            (Fault::WriteFailsLate, Errno::EIO),
+            (Fault::ReadOnly, Errno::EROFS),
+        ])?;
         put(self.content(ino)?, offset, bytes);
         self.unsynced.push(Unsynced::Write { ino, offset, bytes: bytes.into() });
         Ok(())

@@ -25,7 +25,7 @@ use rustix::mount::UnmountFlags;
 use crate::disk::{self, Cut, Disk, Fault, Ino, Node, Survives};
 
 /// Names and sizes change only through the mount itself.
-const TTL: Duration = Duration::from_secs(3_600);
+const TTL: Duration = Duration::from_hours(1);
 
 /// A machine with a disk that forgets.
 pub struct Machine {
@@ -295,7 +295,11 @@ impl Filesystem for LossyFs {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.with(|disk| disk.write(ino.0, offset as usize, bytes)) {
+        let result = self.with(|disk| disk.write(ino.0, offset as usize, bytes));
+        if result.is_err() && lock(&self.disk).fault() == Some(Fault::WriteFailsLate) {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        match result {
             Ok(()) => reply.written(bytes.len() as u32),
             Err(errno) => reply.error(errno),
         }

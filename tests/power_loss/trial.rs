@@ -166,6 +166,11 @@ impl<'a> Trial<'a> {
         self.durable.as_ref()
     }
 
+    /// For a source id that something else wrote.
+    pub fn expect_source(&mut self, source: SourceId) {
+        self.source = Some(source);
+    }
+
     /// For the controls: makes the model wrong.
     pub fn tamper(&mut self, tamper: impl FnOnce(&mut State)) {
         tamper(self.durable.as_mut().expect("an outbox"));
@@ -360,10 +365,10 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Makes a change on a disk that does not work: it must be refused.
-    pub async fn failing_change(&mut self, outbox: &Outbox) -> Result<StoreError, Failure> {
+    /// Appends rows on a disk that does not work: it must be refused.
+    pub async fn failing_append(&mut self, outbox: &Outbox, rows: usize) -> Result<StoreError, Failure> {
         let before = self.durable.clone().expect("opened");
-        let change = workload::append_rows(&mut self.chance);
+        let change = workload::append_rows(rows, &mut self.chance);
         self.in_flight = Some(before.after(&change));
         match within(workload::make(outbox, change)).await? {
             Ok(()) => Err(Failure("LOST: a commit was reported durable by a disk that refused it".into())),

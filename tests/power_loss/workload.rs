@@ -86,9 +86,10 @@ fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Cha
     Change::Settle { stream, count, aside, next, at }
 }
 
-/// A page of readings.
-pub fn append_rows(chance: &mut StdRng) -> Change {
-    append(Stream::Reading, chance, Micros(0))
+/// That many readings, in one commit.
+pub fn append_rows(count: usize, chance: &mut StdRng) -> Change {
+    let watermark = position(Stream::Reading, chance);
+    Change::Append { rows: rows(Stream::Reading, count, chance), watermark, catalog: Vec::new(), at: Micros(0) }
 }
 
 /// The next change of an outbox in that state.
@@ -101,9 +102,8 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
         return Change::ReturnHeld(held[chance.random_range(0..held.len())]);
     }
     match chance.random_range(0..20) {
-        0..9 => append(stream, chance, at),
-        9..16 if !state.pending(stream).is_empty() => settle(state, stream, chance, at),
-        9..16 => append(stream, chance, at),
+        0..7 if !state.pending(stream).is_empty() => settle(state, stream, chance, at),
+        0..16 => append(stream, chance, at),
         16 => {
             let id = |chance: &mut StdRng| chance.random_bool(0.8).then(|| RemoteId(chance.random_range(0..1_000)));
             Change::Map((0..chance.random_range(1..4)).map(|what| (node(what), id(chance))).collect())
