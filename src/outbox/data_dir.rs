@@ -5,6 +5,8 @@
 //! <data_dir>/source-id                 the random identity of this gateway's database
 //! <data_dir>/<destination>/CURRENT     the name of the store in use
 //! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
+//! <data_dir>/<destination>/sidecar      from where the source is captured again if the store is lost
+//! <data_dir>/<destination>/aside/       damaged stores; nothing reads them, and nothing deletes them
 //! <data_dir>/<destination>/gen-N.making/    a store before its first commit is on the disk; nothing in it counts
 //! ```
 //!
@@ -129,7 +131,7 @@ fn source_id(path: &Path, new: impl FnOnce() -> u128) -> Result<SourceId, DataDi
         Ok(_) => Err(DataDirError::SourceId { path: file }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let source = SourceId(new());
-            replace_file(&file, &format!("{source}\n")).map_err(|error| match error {
+            replace_file(&file, format!("{source}\n").as_bytes()).map_err(|error| match error {
                 StoreError::Io { cause, .. } => DataDirError::Unusable { path: path.into(), cause },
                 other => DataDirError::Unusable { path: path.into(), cause: io::Error::other(other) },
             })?;
@@ -141,9 +143,9 @@ fn source_id(path: &Path, new: impl FnOnce() -> u128) -> Result<SourceId, DataDi
 }
 
 /// Writes a small file so that after a crash there is the old content or the new one, and after `Ok` the new one.
-pub(super) fn replace_file(path: &Path, content: &str) -> Result<(), StoreError> {
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
-    let written = File::create(&temporary).and_then(|mut file| file.write_all(content.as_bytes()).and_then(|()| file.sync_all()));
+    let written = File::create(&temporary).and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
     written.map_err(io_error(format!("writing {}", temporary.display())))?;
     std::fs::rename(&temporary, path).map_err(io_error(format!("renaming {}", temporary.display())))?;
     path.parent().map_or(Ok(()), sync_path)
@@ -171,7 +173,7 @@ pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
 /// Makes a store the one in use.
 pub(super) fn set_current(outbox: &Path, store: &Path) -> Result<(), StoreError> {
     let name = store.file_name().unwrap_or_default().to_string_lossy();
-    replace_file(&outbox.join("CURRENT"), &format!("{name}\n"))
+    replace_file(&outbox.join("CURRENT"), format!("{name}\n").as_bytes())
 }
 
 /// Stores under a destination's folder, oldest first.
@@ -195,6 +197,11 @@ pub(super) fn stores(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// The folder for the `number`th store.
 pub(super) fn store_path(outbox: &Path, number: usize) -> PathBuf {
     outbox.join(format!("gen-{number:06}"))
+}
+
+/// Which store a folder is.
+pub(super) fn store_number(path: &Path) -> Option<usize> {
+    path.file_name()?.to_str()?.strip_prefix("gen-")?.parse().ok()
 }
 
 fn is_store_name(name: &str) -> bool {

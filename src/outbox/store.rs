@@ -62,6 +62,14 @@ pub enum StoreError {
         /// The version known.
         known: u16,
     },
+    /// It holds the rows of another source or for another destination.
+    #[error("the outbox at {path} is not ours: {what}; give this destination another name, or this gateway its own data_dir")]
+    Foreign {
+        /// Its folder.
+        path: PathBuf,
+        /// Whose it is.
+        what: String,
+    },
     /// An earlier error closed it; it has to be reopened.
     #[error("the outbox was closed after an earlier error")]
     Closed,
