@@ -219,8 +219,22 @@ pub fn say(text: &str) -> Result<(), CliError> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
 }
 
+/// The store panics on damaged files and failing disks; the outbox catches that and says it in its own words, so that the panic's own
+/// words are only of interest to who looks for them.
+fn quieten_the_store() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|at| at.file().contains("/sled-")) {
+            tracing::debug!(%panic, "caught");
+        } else {
+            told(panic);
+        }
+    }));
+}
+
 /// Parses the command line, carries it out, and prints the error if there is one.
 pub fn main() -> Exit {
+    quieten_the_store();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
