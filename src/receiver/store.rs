@@ -31,6 +31,14 @@ pub(super) struct Store {
     readers: SqlitePool,
 }
 
+/// What cannot be a file may be another database's URL, with a password in it.
+fn without_secrets(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, _)) if scheme != "sqlite" => format!("{scheme}://..."),
+        Some(_) | None => url.to_owned(),
+    }
+}
+
 impl Store {
     /// Opens the database, creates it where it is missing, and brings its tables up to date.
     pub(super) async fn open(url: &str, manner: Manner) -> Result<Self, ReceiverError> {
@@ -43,7 +51,7 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         let path = options.get_filename().to_owned();
         if !url.starts_with("sqlite:") || url.contains(":memory:") || url.contains("mode=memory") || path.as_os_str().is_empty() {
-            return Err(ReceiverError::NotAFile { url: url.to_owned() });
+            return Err(ReceiverError::NotAFile { url: without_secrets(url) });
         }
         let fail = |cause| ReceiverError::Database { url: url.to_owned(), cause };
         let keep = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None);
