@@ -11,6 +11,7 @@
 
 pub mod data_dir;
 pub mod format;
+pub mod look;
 mod parked;
 mod store;
 mod writer;
