@@ -1,7 +1,7 @@
 //! The source: a cogent-house database in MySQL or MariaDB, read over one connection.
 //!
 //! The one rule: a row is either handed over exactly as it is stored or it is an error that names it; nothing is skipped, rounded or
-//! guessed. Hence prepared statements only (the text protocol rounds FLOAT to six digits), and dates that are not dates are errors.
+//! guessed. A page that would hold such a row is an error as a whole; a smaller limit gets the rows before it. Hence prepared statements only (the text protocol rounds FLOAT to six digits), and dates that are not dates are errors.
 //!
 //! ```text
 //! Source calls ─▶ link (connection, session, deadlines) ─▶ query (what to ask) ─▶ decode (rows into columns)
@@ -67,7 +67,6 @@ impl std::fmt::Debug for Options {
 #[derive(Debug)]
 pub struct MysqlSource {
     link: Link,
-    deadline: Duration,
 }
 
 impl MysqlSource {
@@ -76,8 +75,7 @@ impl MysqlSource {
     /// # Errors
     /// [`SourceError::Denied`] when the URL cannot be used, without any part of it that could be a password.
     pub fn new(options: Options) -> Result<Self, SourceError> {
-        let deadline = options.deadline;
-        Ok(Self { link: Link::new(&options)?, deadline })
+        Ok(Self { link: Link::new(options)? })
     }
 }
 
@@ -88,9 +86,9 @@ macro_rules! ask {
         let mut taken = $self.link.take().await?;
         let outcome = {
             let $live = &mut taken;
-            tokio::time::timeout($self.deadline, $work).await
+            tokio::time::timeout($self.link.deadline(), $work).await
         };
-        $self.link.settle(taken, $self.deadline, $what, outcome)
+        $self.link.settle(taken, $what, outcome)
     }};
 }
 

@@ -123,9 +123,9 @@ pub enum ReceiverError {
         /// As configured.
         url: String,
     },
-    /// The database cannot be made durable.
-    #[error("cannot sync '{}' to the disk", path.display())]
-    Sync {
+    /// The database cannot be created, or not durably.
+    #[error("cannot create '{}': check that its directory exists and may be written", path.display())]
+    Create {
         /// The file.
         path: PathBuf,
         /// The cause.
@@ -177,5 +177,19 @@ impl Receiver {
             tracing::warn!("the receiver's database was still busy at the stop; SQLite mends that at the next opening");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manner_is_read_as_it_is_written() {
+        for manner in [Manner::Packhorse, Manner::Legacy, Manner::LegacyOldNodeState] {
+            assert_eq!(manner.to_string().parse(), Ok(manner));
+        }
+        assert!("Legacy".parse::<Manner>().is_err());
+        assert_eq!(Manner::default(), Manner::Packhorse);
     }
 }

@@ -77,7 +77,7 @@ fn failed(error: ReceiverError) -> CliError {
         error @ (ReceiverError::Database { .. }
         | ReceiverError::Migrate { .. }
         | ReceiverError::Listen { .. }
-        | ReceiverError::Sync { .. }) => {
+        | ReceiverError::Create { .. }) => {
             CliError::Failed { what: "the receiver does not start".to_owned(), cause: Some(Box::new(error)) }
         }
     }
