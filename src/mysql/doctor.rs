@@ -67,7 +67,7 @@ pub struct CatalogTable {
 /// # Errors
 /// When there is no connection, or no login.
 pub async fn examine(options: &Options, clock: fn() -> Micros) -> Result<Examination, SourceError> {
-    let link = Link::new(options)?;
+    let link = Link::new(options.clone())?;
     let mut connection = link.login().await?;
     let mut found =
         Examination { version: String::new(), clock_ahead_micros: 0, streams: Vec::new(), catalog: Vec::new(), ended: None };

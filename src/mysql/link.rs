@@ -98,9 +98,9 @@ impl Link {
 
     /// A connection that a look at the schema has still to follow.
     pub(super) async fn login(&self) -> Result<MySqlConnection, SourceError> {
-        match timeout(self.connect_deadline, self.session()).await {
+        match timeout(self.options.connect_deadline, self.session()).await {
             Ok(opened) => opened.map_err(|trouble| trouble.told(&self.place)),
-            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, self.connect_deadline, "being connected to")),
+            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, self.options.connect_deadline, "being connected to")),
         }
     }
 

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn each_table_is_told_apart_and_the_rest_goes_on() {
         let url = config::mysql_url("mysql://chuser:hunter2@h/ch").unwrap();
-        let config = crate::config::Config::from_text("[source]\nurl = \"mysql://h/d\"\n", "x", []).unwrap();
+        let config = config::Config::from_text("[source]\nurl = \"mysql://h/d\"\n", "x", []).unwrap();
         let source = config::Source { url, ..config.source.unwrap() };
         let denied = SourceError::Denied { advice: "SELECT command denied; GRANT SELECT ON x".into(), cause: None };
         let found = Examination {
