@@ -1,6 +1,8 @@
 //! What people get wrong and what the world gets wrong, on the real program: each is told in one clear line that says what to do, without
 //! a secret in it, with the right exit code; the daemon waits and goes on by itself when the cause is gone; and nothing is lost.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod support;
 
 #[path = "bad_input/configuration.rs"]

@@ -119,10 +119,13 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// rustls's errors travel inside of I/O errors, whose `source` skips them.
+/// rustls's errors travel inside of I/O errors, of one or of several, whose `source` skips them.
 fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()))
+    let mut inner = cause;
+    while let Some(next) = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        inner = next;
+    }
+    inner.downcast_ref::<rustls::Error>()
 }
 
 /// Other alerts may come at any time, also after a request.
