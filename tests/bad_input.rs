@@ -18,8 +18,9 @@ mod queue;
 #[path = "bad_input/source.rs"]
 mod source;
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, process::Output, time::Duration};
+use std::{collections::BTreeSet, fs::File, net::SocketAddr, path::PathBuf, process::Output, time::Duration};
 
+use serde_json::Value;
 use support::{
     Database, Mariadb, Schema, compare,
     gateway::{Central, Gateway, Running},
@@ -186,5 +187,23 @@ fn told(output: &Output, code: i32, words: &[&str]) {
     if !words.is_empty() {
         let lines = all.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
         assert_eq!(lines, 1, "{words:?} is told in one line:\n{all}");
+    }
+}
+
+/// The JSON of a command's examples in docs/cli.md.
+fn documented(command: &str, kind: &str) -> Vec<Value> {
+    let section =
+        include_str!("../docs/cli.md").split("\n## ").find(|section| section.starts_with(&format!("`packhorse {command}`")));
+    let block = section.unwrap().split(&format!("```{kind}\n")).nth(1).unwrap().split("```").next().unwrap();
+    serde_json::Deserializer::from_str(block).into_iter().map(Result::unwrap).collect()
+}
+
+/// The paths of all keys in a JSON value; the elements of a list count as one.
+fn keys(value: &Value) -> BTreeSet<String> {
+    let below = |name: &str, value: &Value| keys(value).into_iter().map(|path| format!("{name}.{path}")).collect::<Vec<_>>();
+    match value {
+        Value::Object(map) => map.iter().flat_map(|(name, value)| [below(name, value), vec![name.clone()]].concat()).collect(),
+        Value::Array(list) => list.iter().flat_map(keys).collect(),
+        _ => BTreeSet::new(),
     }
 }

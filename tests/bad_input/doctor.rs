@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Scene, stderr, stdout, told};
+use super::{Scene, documented, keys, stderr, stdout, told};
 use crate::support::{
     Database, Mariadb, Schema,
+    front::{Face, Front},
     gateway::{Central, Gateway},
     greenhouse,
 };
@@ -87,6 +88,25 @@ async fn several_troubles_are_told_at_once_and_an_unreachable_source_decides_the
     let subjects: Vec<&str> = problems.iter().filter_map(|finding| finding["subject"].as_str()).collect();
     assert_eq!(subjects, ["source", "destination central"]);
     assert!(problems.iter().all(|finding| finding["advice"].is_string()), "{json}");
+    assert_eq!(keys(&json), keys(&documented("check", "json")[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_ends_within_a_minute_when_everything_hangs() {
+    let scene = Scene::set().await;
+    let silent = Front::start(scene.central.addr, Face::Silent).await;
+    let url = format!("mysql://chuser:hunter2@{}/ch?ssl-mode=DISABLED", silent.addr());
+    let gateway = Gateway::new(&scene.dir.path().join("silent"), &url, silent.addr());
+    let began = std::time::Instant::now();
+    let check = gateway.output(&["check"]).await;
+    assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    told(
+        &check,
+        3,
+        &["problem ", "source: cannot reach the source database", "gave no answer within 10s while being connected to"],
+    );
+    told(&check, 3, &["problem ", "destination central: GET sensortype/: no answer within 12 s"]);
+    told(&gateway.output(&["run", "--once", "--deadline", "2s"]).await, 1, &["the deadline is over"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

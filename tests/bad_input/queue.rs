@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{READINGS, STATES, Scene, stdout, told};
+use super::{READINGS, STATES, Scene, documented, keys, stdout, told};
 
 async fn json(scene: &Scene, args: &[&str], code: i32) -> Value {
     let output = scene.gateway.output(args).await;
@@ -38,6 +38,7 @@ async fn of_a_stopped_daemon_with_rows_that_wait() {
     told(&scene.gateway.output(&["queue", "status"]).await, 0, &["waiting", "360 records", "the oldest for"]);
     told(&scene.gateway.output(&["queue", "status"]).await, 0, &["last error", "nobody listens at that address and port"]);
     let status = json(&scene, &["queue", "status", "--json"], 0).await;
+    assert_eq!(keys(&status), keys(&documented("queue status", "json")[0]));
     let central = &status["destinations"][0];
     assert_eq!((central["destination"].as_str(), central["pending"].as_i64()), (Some("central"), Some(READINGS + STATES)));
     assert!(central["oldest_age_seconds"].as_i64().is_some_and(|age| age >= 2), "{status}");
@@ -72,6 +73,7 @@ async fn of_a_stopped_daemon_with_rows_that_wait() {
     let first = serde_json::json!({"destination": "central", "stream": "reading", "seq": 0, "time": "2026-01-01T00:01:00", "nodeId": 1,
         "type": 0, "locationId": 509, "value": 0.142_857_15});
     assert_eq!(records[0], first);
+    assert_eq!([&records[0], &records[7]], *documented("queue status", "jsonl").iter().collect::<Vec<_>>());
     let list = scene.gateway.output(&["queue", "list", "--limit", "1000", "--stream", "nodestate"]).await;
     told(&list, 0, &["central: node states that wait"]);
     assert_eq!(stdout(&list).lines().count() as i64, STATES + 2);

@@ -74,6 +74,7 @@ fn of_look(subject: &str, look: &Look, now: DateTime<Utc>) -> Vec<Finding> {
             findings.push(Finding::ok(subject, format!("{whose}address {address} takes connections ({} ms)", took.as_millis())));
         }
         Some(Err(error)) => {
+            let error = error.strip_prefix(&format!("{}: ", look.peer)).unwrap_or(error);
             let advice = "is the server running, is the port right, and does a firewall let it through?";
             findings.push(Finding::problem(subject, format!("{whose}{} takes no connection ({error})", look.peer), advice));
         }

@@ -91,7 +91,9 @@ fn of_catalog(found: &Examination) -> Vec<Finding> {
         match &table.found {
             Ok(Some(lacking)) if lacking.is_empty() => read.push(table.kind.table().to_owned()),
             Ok(Some(lacking)) => read.push(format!("{} (without {})", table.kind.table(), lacking.join(", "))),
-            Ok(None) if table.kind == EntityKind::NodeType => read.push("no NodeType".to_owned()),
+            Ok(None) if table.kind == EntityKind::NodeType => {
+                findings.push(Finding::ok(SOURCE, "there is no table NodeType: nodes have no type here"));
+            }
             Ok(None) => {
                 let text = format!("there is no table {}; rows that point into it are held", table.kind.table());
                 findings.push(Finding::warning(SOURCE, text));
