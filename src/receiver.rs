@@ -92,11 +92,8 @@ impl FromStr for Manner {
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiverError {
     /// The database is not a SQLite file.
-    #[error("the receiver's database '{url}' is not a file: write sqlite:///path/to/central.db")]
-    NotAFile {
-        /// As configured.
-        url: String,
-    },
+    #[error("the receiver's database is not a SQLite file: write sqlite:///path/to/central.db")]
+    NotAFile,
     /// The database does not open.
     #[error(
         "cannot open the receiver's database '{url}': check that its directory exists and may be written, and that it is SQLite"

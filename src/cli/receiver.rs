@@ -73,7 +73,7 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
 
 fn failed(error: ReceiverError) -> CliError {
     match error {
-        error @ (ReceiverError::NotAFile { .. } | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
+        error @ (ReceiverError::NotAFile | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
         error @ (ReceiverError::Database { .. }
         | ReceiverError::Migrate { .. }
         | ReceiverError::Listen { .. }

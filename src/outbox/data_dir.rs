@@ -5,6 +5,7 @@
 //! <data_dir>/source-id                 the random identity of this gateway's database
 //! <data_dir>/<destination>/CURRENT     the name of the store in use
 //! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
+//! <data_dir>/<destination>/gen-N.making/    a store before its first commit is on the disk; nothing in it counts
 //! ```
 //!
 //! The one rule: what is here and cannot be understood is left where it is, or renamed; it is never deleted.
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::store::{StoreError, io_error, sync_path};
+use super::store::{StoreError, fsync, io_error, sync_path};
 use crate::domain::SourceId;
 
 /// Why the data directory cannot be used.
@@ -62,7 +63,7 @@ impl DataDir {
     /// Becomes the owner; makes the directory and the source id where they are not there yet.
     pub fn own(path: &Path, new_source_id: impl FnOnce() -> u128) -> Result<Self, DataDirError> {
         let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
-        std::fs::create_dir_all(path).map_err(unusable)?;
+        make_folder(path).map_err(unusable)?;
         let lock = lock(path)?;
         let source = source_id(path, new_source_id)?;
         Ok(Self { path: path.into(), source, _lock: lock })
@@ -86,6 +87,21 @@ impl DataDir {
 
 /// So long the lock is waited for: somebody may just be looking whether it is held.
 const LOOK_MAX: Duration = Duration::from_millis(500);
+
+/// Makes a folder and those above it, and their names durable: what is fsynced in a folder is lost with the folder's own name.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).count();
+    std::fs::create_dir_all(path)?;
+    // Once more than was missing: a process that was killed here may have made the folder and not its name durable.
+    for (made, above) in path.ancestors().skip(1).take(missing.max(1)).enumerate() {
+        match fsync(above) {
+            // A folder that was there before, in one that this user may not even read.
+            Err(error) if made >= missing && error.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
     let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };

@@ -27,14 +27,6 @@ pub(super) struct Store {
     readers: SqlitePool,
 }
 
-/// What cannot be a file may be another database's URL, with a password in it.
-fn without_secrets(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, _)) if scheme != "sqlite" => format!("{scheme}://..."),
-        Some(_) | None => url.to_owned(),
-    }
-}
-
 impl Store {
     /// Opens the database, creates it where it is missing, and brings its tables up to date.
     pub(super) async fn open(url: &str, manner: Manner) -> Result<Self, ReceiverError> {
@@ -46,7 +38,8 @@ impl Store {
             .busy_timeout(BUSY_TIMEOUT);
         let path = options.get_filename().to_owned();
         if !url.starts_with("sqlite:") || url.contains(":memory:") || url.contains("mode=memory") || path.as_os_str().is_empty() {
-            return Err(ReceiverError::NotAFile { url: without_secrets(url) });
+            // Not quoted: another kind of URL may hold a password.
+            return Err(ReceiverError::NotAFile);
         }
         let created = path.clone();
         tokio::task::spawn_blocking(move || create(&created))
