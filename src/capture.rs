@@ -129,7 +129,11 @@ pub async fn run(
                 if until == Until::CaughtUp && (needs_a_human(&error) || retry.failures() >= 3) {
                     return Err(error.into());
                 }
-                complain(&mut trouble, &error);
+                // Without an end the log tells it; with one, whoever waits for the end is told if it stays.
+                match until {
+                    Until::Stopped => complain(&mut trouble, &error),
+                    Until::CaughtUp => tracing::debug!(error = error.to_string(), "capture tries again"),
+                }
                 retry.next_wait()
             }
             Err(error @ CaptureError::Store(_)) => return Err(error),

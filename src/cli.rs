@@ -14,6 +14,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -143,6 +144,9 @@ enum Command {
     Datagen(datagen::DatagenArgs),
 }
 
+/// How long threads without a caller are waited for at the end.
+const THREADS_END: Duration = Duration::from_secs(2);
+
 /// What a command may use of the world outside.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -179,7 +183,10 @@ impl Context {
             .enable_all()
             .build()
             .map_err(|cause| CliError::Failed { what: "cannot start threads".to_owned(), cause: Some(cause.into()) })?;
-        runtime.block_on(engine)
+        let ended = runtime.block_on(engine);
+        // A name that nobody resolves keeps its thread for half a minute: whoever asked has given up long ago.
+        runtime.shutdown_timeout(THREADS_END);
+        ended
     }
 }
 

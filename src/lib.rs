@@ -45,13 +45,15 @@ pub mod wire;
 
 use std::{error::Error, fmt::Write as _};
 
-/// An error and its causes on one line.
+/// An error and its causes on one line; a cause that the error before it has told is not told again.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Writing to a String does not fail.
-        let _ = write!(text, ": {error}");
+        if !text.ends_with(&error.to_string()) {
+            // Writing to a String does not fail.
+            let _ = write!(text, ": {error}");
+        }
         cause = error.source();
     }
     text

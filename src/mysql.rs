@@ -12,6 +12,7 @@
 mod catalog;
 pub mod datagen;
 mod decode;
+pub mod doctor;
 mod fault;
 mod link;
 mod query;

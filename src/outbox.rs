@@ -14,6 +14,7 @@
 
 pub mod data_dir;
 pub mod format;
+pub mod look;
 mod parked;
 mod places;
 mod recover;

@@ -5,9 +5,11 @@
 
 mod address;
 mod calls;
+mod certificate;
 pub mod classify;
 mod client;
 mod exchange;
+pub mod look;
 mod memory;
 mod retry_after;
 
@@ -182,9 +184,10 @@ impl RestSink {
             connect_deadline: self.options.connect_deadline,
             answer_deadline: self.options.answer_deadline,
             headers: self.headers(generation),
+            list_bytes_max: exchange::LIST_BYTES_MAX,
         };
         let client = locked(&self.client).clone();
-        let Exchanged { answer, json, is_packhorse } =
+        let Exchanged { answer, json, is_packhorse, .. } =
             exchange::exchange(&client, self.address.join(&call.target), call, &terms).await;
         let mut memory = locked(&self.memory);
         let evidence = memory.evidence(call, &answer, self.address.ends_in_rest());

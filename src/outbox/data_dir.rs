@@ -16,6 +16,7 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::store::{StoreError, fsync, io_error, sync_path};
@@ -86,6 +87,9 @@ impl DataDir {
     }
 }
 
+/// So long the lock is waited for: somebody may just be looking whether it is held.
+const LOOK_MAX: Duration = Duration::from_millis(500);
+
 /// Makes a folder and those above it, and their names durable: what is fsynced in a folder is lost with the folder's own name.
 fn make_folder(path: &Path) -> io::Result<()> {
     let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).count();
@@ -105,7 +109,14 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
     let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
     let options = File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock"));
     let mut file = options.map_err(unusable)?;
-    match file.try_lock() {
+    let began = Instant::now();
+    let taken = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOOK_MAX => std::thread::sleep(LOOK_MAX / 50),
+            taken => break taken,
+        }
+    };
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -120,23 +131,26 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 }
 
 fn source_id(path: &Path, new: impl FnOnce() -> u128) -> Result<SourceId, DataDirError> {
+    if let Some(known) = read_source_id(path)? {
+        // Whoever wrote it may have been killed before its name was durable.
+        fsync(path).map_err(|cause| DataDirError::Unusable { path: path.into(), cause })?;
+        return Ok(known);
+    }
+    let source = SourceId(new());
+    replace_file(&path.join("source-id"), format!("{source}\n").as_bytes()).map_err(|error| match error {
+        StoreError::Io { cause, .. } => DataDirError::Unusable { path: path.into(), cause },
+        other => DataDirError::Unusable { path: path.into(), cause: io::Error::other(other) },
+    })?;
+    Ok(source)
+}
+
+/// The source id that was made at the first run; `None` before it.
+pub(super) fn read_source_id(path: &Path) -> Result<Option<SourceId>, DataDirError> {
     let file = path.join("source-id");
     match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().len() == 32 => {
-            let source = text.parse().map_err(|_| DataDirError::SourceId { path: file })?;
-            // Whoever wrote it may have been killed before its name was durable.
-            fsync(path).map_err(|cause| DataDirError::Unusable { path: path.into(), cause })?;
-            Ok(source)
-        }
+        Ok(text) if text.trim().len() == 32 => text.parse().map(Some).map_err(|_| DataDirError::SourceId { path: file }),
         Ok(_) => Err(DataDirError::SourceId { path: file }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let source = SourceId(new());
-            replace_file(&file, format!("{source}\n").as_bytes()).map_err(|error| match error {
-                StoreError::Io { cause, .. } => DataDirError::Unusable { path: path.into(), cause },
-                other => DataDirError::Unusable { path: path.into(), cause: io::Error::other(other) },
-            })?;
-            Ok(source)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(DataDirError::SourceId { path: file }),
         Err(cause) => Err(DataDirError::Unusable { path: path.into(), cause }),
     }

@@ -23,7 +23,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// What the written configuration means. Whether it may be used is told by the problems alone.
 pub(in crate::config) fn check(written: &Written, origin: &str, host_name: &str, problems: &mut Vec<Problem>) -> Config {
-    let mut notes = Notes { problems, warnings: Vec::new(), passwords: Vec::new() };
+    let mut notes = Notes { problems, warnings: Vec::new(), passwords: Vec::new(), secret_files: Vec::new() };
     let gateway = notes.reader(Section::Gateway, written.table(Section::Gateway)).gateway(host_name);
     let source = written.table(Section::Source).map(|table| notes.reader(Section::Source, Some(table)).source());
     let destinations =
@@ -32,13 +32,15 @@ pub(in crate::config) fn check(written: &Written, origin: &str, host_name: &str,
     let log = notes.reader(Section::Log, written.table(Section::Log)).log();
     let receiver = written.table(Section::Receiver).map(|table| notes.reader(Section::Receiver, Some(table)).receiver());
     refuse_same_names(written, notes.problems);
-    let Notes { warnings, passwords, .. } = notes;
-    Config { origin: origin.to_owned(), gateway, source, destinations, status, log, receiver, warnings, passwords }
+    let Notes { warnings, passwords, secret_files, .. } = notes;
+    Config { origin: origin.to_owned(), gateway, source, destinations, status, log, receiver, warnings, passwords, secret_files }
 }
 
 /// What an empty `[receiver]` means.
 pub(super) fn receiver_of_defaults() -> Receiver {
-    Notes { problems: &mut Vec::new(), warnings: Vec::new(), passwords: Vec::new() }.reader(Section::Receiver, None).receiver()
+    Notes { problems: &mut Vec::new(), warnings: Vec::new(), passwords: Vec::new(), secret_files: Vec::new() }
+        .reader(Section::Receiver, None)
+        .receiver()
 }
 
 /// Names that differ only in case or punctuation are one name in variables, and look like one to people.
