@@ -3,6 +3,7 @@
 //! The one rule: standard output carries answers, standard error carries the log and the one error; the exit code is an [`Exit`].
 
 pub mod check;
+pub mod cleardb;
 pub mod datagen;
 pub mod logging;
 pub mod queue;
@@ -144,6 +145,8 @@ enum Command {
     Receiver(receiver::ReceiverArgs),
     /// Write sample data into a source database
     Datagen(datagen::DatagenArgs),
+    /// Empty the tables of a test database
+    Cleardb(cleardb::CleardbArgs),
 }
 
 /// What a command may use of the world outside.
@@ -262,6 +265,7 @@ fn carry_out(command: &Command, context: &Context) -> Result<Exit, CliError> {
         Command::Reconcile(args) => reconcile::run(args, context),
         Command::Receiver(args) => receiver::run(args, context),
         Command::Datagen(args) => datagen::run(args, context),
+        Command::Cleardb(args) => cleardb::run(args, context),
     }
 }
 

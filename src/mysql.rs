@@ -11,6 +11,7 @@
 
 mod buckets;
 mod catalog;
+pub mod clear;
 pub mod datagen;
 mod decode;
 mod fault;
