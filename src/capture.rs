@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Catalog, Micros, Position, Retry, Rows, Stream},
+    domain::{Catalog, Entity, LocalId, LocalRef, Micros, Position, Retry, Rows, Stream},
     outbox::{Captured, Outbox, StoreError},
     ports::{Order, PageRequest, Source, SourceError, SourceStream},
 };
@@ -23,6 +23,12 @@ use crate::{
 const TURN_PAGES: usize = 32;
 /// How often a paused capture looks whether there is room again.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// The catalog entities that must enter the outbox together with these rows (I1): what they need of the source's catalog, and the outbox
+/// lacks or has with other content.
+pub fn needed(rows: &Rows, source: &Catalog, captured: &Catalog) -> Vec<(LocalRef, Entity<LocalId>)> {
+    closure::changed(source, captured, closure::roots(rows).into_iter())
+}
 
 /// Where the capture of a new outbox begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

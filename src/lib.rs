@@ -25,7 +25,8 @@
 //! - I8 Only a record's own fault parks it.
 //!
 //! Read in this order: [`domain`] (the language), [`ports`] (the two seams), [`capture`], [`outbox`], [`sender`] (the main path),
-//! [`catalog`], then the adapters [`mysql`] and [`rest`], and [`daemon`], which joins it all. [`receiver`] is the other end.
+//! [`catalog`], then the adapters [`mysql`] and [`rest`], and [`daemon`], which joins it all. [`receiver`] is the other end;
+//! [`reconcile`] compares both.
 
 pub mod capture;
 pub mod catalog;
@@ -38,6 +39,7 @@ pub mod mysql;
 pub mod outbox;
 pub mod ports;
 pub mod receiver;
+pub mod reconcile;
 pub mod rest;
 pub mod sender;
 pub mod status;

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 pub use self::{
     data_dir::{DataDir, DataDirError},
     format::{Intent, Meta, Notes, Parked, Reason, StreamState},
-    parked::{HeldRows, ParkedChunk},
+    parked::{HeldRows, ParkedChunk, ParkedCursor},
     store::StoreError,
     writer::OpenOptions,
 };
@@ -242,6 +242,15 @@ impl Outbox {
     /// Parked chunks, held ones first, at most `chunks_max`.
     pub async fn parked(&self, chunks_max: usize) -> Result<Vec<ParkedChunk>, StoreError> {
         self.read(move |store| parked::list(store, chunks_max)).await
+    }
+
+    /// Parked chunks from a place on, at most `chunks_max`, and the place after them; `None` there when no more follow.
+    pub async fn parked_page(
+        &self,
+        from: ParkedCursor,
+        chunks_max: usize,
+    ) -> Result<(Vec<ParkedChunk>, Option<ParkedCursor>), StoreError> {
+        self.read(move |store| parked::page(store, &from, chunks_max)).await
     }
 
     /// Header of the oldest pending chunk of a stream: since when its records have waited.

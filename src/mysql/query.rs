@@ -79,21 +79,29 @@ pub(super) fn unreadable(table: &Table) -> Question {
 }
 
 /// A statement in the making.
-struct Ask {
+pub(super) struct Ask {
     sql: String,
     binds: Vec<Bind>,
     conditions: usize,
 }
 
 impl Ask {
-    fn select(columns: &str, table: &Table) -> Self {
+    pub(super) fn select(columns: &str, table: &Table) -> Self {
         Self { sql: format!("SELECT {columns} FROM {}", quoted(table.spec().table)), binds: Vec::new(), conditions: 0 }
     }
 
-    fn condition(&mut self, text: &str) {
+    pub(super) fn condition(&mut self, text: &str) {
         self.sql.push_str(if self.conditions == 0 { " WHERE " } else { " AND " });
         self.sql.push_str(text);
         self.conditions += 1;
+    }
+
+    pub(super) fn bind(&mut self, value: Bind) {
+        self.binds.push(value);
+    }
+
+    pub(super) fn text(&mut self, text: &str) {
+        self.sql.push_str(text);
     }
 
     fn since_first_date(&mut self, table: &Table) {
@@ -155,12 +163,12 @@ impl Ask {
         self.sql.push_str(&by.join(", "));
     }
 
-    fn limit(&mut self, limit: u64) {
+    pub(super) fn limit(&mut self, limit: u64) {
         self.sql.push_str(" LIMIT ?");
         self.binds.push(Bind::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
     }
 
-    fn done(self) -> Question {
+    pub(super) fn done(self) -> Question {
         Question { sql: self.sql, binds: self.binds }
     }
 }
@@ -196,7 +204,7 @@ fn last_date() -> NaiveDateTime {
 }
 
 /// A time as the server can hold it.
-fn to_bind(at: Micros) -> NaiveDateTime {
+pub(super) fn to_bind(at: Micros) -> NaiveDateTime {
     let edge = if at.0 < 0 { FIRST_DATE } else { last_date() };
     at.to_datetime().unwrap_or(edge).clamp(FIRST_DATE, last_date())
 }

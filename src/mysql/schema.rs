@@ -31,6 +31,11 @@ impl Table {
         self.spec().columns[place].name
     }
 
+    /// Whether a column is read.
+    pub(super) fn reads(&self, place: usize) -> bool {
+        self.read[place]
+    }
+
     /// Places of the columns that are read, in the order in which they are selected.
     pub(super) fn selected(&self) -> impl Iterator<Item = usize> {
         (0..self.read.len()).filter(|&place| self.read[place])

@@ -32,6 +32,10 @@ pub struct ParkedChunk {
     pub rows: Rows,
 }
 
+/// Where a walk through the parked chunks stands; the default is the beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedCursor(Vec<u8>);
+
 /// Adds rows to a change as parked chunks; gives the number and the lowest place of each.
 pub(super) fn park(change: &mut Change, run: &Run, rows: &Rows, reason: &Reason, notes: &mut Notes) -> Vec<(u64, i64)> {
     let mut reason = reason.clone();
@@ -101,17 +105,32 @@ pub(super) fn forget(held: &mut BTreeMap<LocalRef, HeldRows>, what: LocalRef, ro
     }
 }
 
-/// Parked chunks, held ones first.
-pub(super) fn list(store: &Store, chunks_max: usize) -> Result<Vec<ParkedChunk>, StoreError> {
+/// Parked chunks from a place on, held ones first, and the place after them; `None` there when no more follow.
+pub(super) fn page(
+    store: &Store,
+    from: &ParkedCursor,
+    chunks_max: usize,
+) -> Result<(Vec<ParkedChunk>, Option<ParkedCursor>), StoreError> {
     let mut found = Vec::new();
     for prefix in [format::HELD, format::REFUSED] {
-        for entry in store.scan(prefix, prefix)?.take(chunks_max - found.len()) {
-            let (_, value) = entry?;
+        if prefix < from.0.as_slice() && !from.0.starts_with(prefix) {
+            continue;
+        }
+        for entry in store.scan(prefix, from.0.as_slice().max(prefix))? {
+            let (key, value) = entry?;
+            if found.len() >= chunks_max {
+                return Ok((found, Some(ParkedCursor(key))));
+            }
             let (parked, chunk) = split(store, &value)?;
             let (_, rows) = codec::decode(chunk)
                 .map_err(|error| StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") })?;
             found.push(ParkedChunk { parked, rows });
         }
     }
-    Ok(found)
+    Ok((found, None))
+}
+
+/// Parked chunks, held ones first.
+pub(super) fn list(store: &Store, chunks_max: usize) -> Result<Vec<ParkedChunk>, StoreError> {
+    page(store, &ParkedCursor::default(), chunks_max).map(|(chunks, _)| chunks)
 }

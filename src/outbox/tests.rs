@@ -160,6 +160,30 @@ async fn refused_rows_stay_with_a_shortened_reason() {
 }
 
 #[tokio::test]
+async fn parked_chunks_are_paged_through_held_ones_first_and_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..12)).await.unwrap();
+    let batch = lease(&outbox, 12).await.unwrap();
+    let reasons = [Reason::Refused("no".into()), Reason::Held(node(2)), Reason::Held(node(1)), Reason::Refused("no".into())];
+    let aside =
+        reasons.into_iter().zip([0, 3, 6, 9]).map(|(reason, row)| SetAside { reason, rows: vec![row, row + 1] }).collect();
+    outbox.settle(batch, aside, None, AT).await.unwrap();
+    let all = outbox.parked(10).await.unwrap();
+    assert_eq!(all.len(), 4);
+    for chunks_max in 1..6 {
+        let (mut paged, mut cursor) = (Vec::new(), Some(ParkedCursor::default()));
+        while let Some(from) = cursor {
+            let (page, next) = outbox.parked_page(from, chunks_max).await.unwrap();
+            assert!(page.len() <= chunks_max);
+            paged.extend(page);
+            cursor = next;
+        }
+        assert_eq!(paged, all, "{chunks_max} at a time");
+    }
+}
+
+#[tokio::test]
 async fn catalog_and_mappings_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path());

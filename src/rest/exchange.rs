@@ -21,6 +21,8 @@ use crate::wire;
 pub(super) const BYTES_PER_SECOND_MIN: u64 = 500;
 /// An answer with a list is read up to this size.
 pub(super) const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A row in a list whose number of rows is bounded; one takes about 117, ours with its identity about 230.
+const ROW_BYTES_MAX: usize = 512;
 /// Any other answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// So much of an answer is shown to people.
@@ -48,11 +50,23 @@ pub(super) struct Exchanged {
     pub(super) date: Option<DateTime<Utc>>,
     /// The server's own certificate, DER, where the client keeps it.
     pub(super) certificate: Option<Vec<u8>>,
+    /// What the answer says of the range that was asked for.
+    pub(super) content_range: Option<String>,
+    /// Bytes of the answer's body.
+    pub(super) body_bytes: u64,
 }
 
 impl From<Answer> for Exchanged {
     fn from(answer: Answer) -> Self {
-        Self { answer, json: serde_json::Value::Null, is_packhorse: None, date: None, certificate: None }
+        Self {
+            answer,
+            json: serde_json::Value::Null,
+            is_packhorse: None,
+            date: None,
+            certificate: None,
+            content_range: None,
+            body_bytes: 0,
+        }
     }
 }
 
@@ -64,6 +78,9 @@ pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Ter
         Auth::Bearer(token) => request.bearer_auth(token),
         Auth::Basic { user, password } => request.basic_auth(user, Some(password)),
     };
+    if let Some(rows_max) = call.rows_max {
+        request = request.header(header::RANGE, format!("items=0-{rows_max}"));
+    }
     if let Some(body) = &call.body {
         request = request.header(header::CONTENT_TYPE, body.content_type).body(body.bytes.clone());
     }
@@ -72,7 +89,7 @@ pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Ter
     match timeout(deadline, request.send()).await {
         Err(_) => Answer::TimedOutAfterSend { after: deadline }.into(),
         Ok(Err(error)) => failed(error, terms).into(),
-        Ok(Ok(response)) => read(response, call.success, terms).await,
+        Ok(Ok(response)) => read(response, call, terms).await,
     }
 }
 
@@ -151,17 +168,26 @@ fn chain(error: &reqwest::Error) -> String {
     texts.join(": ")
 }
 
-async fn read(mut response: Response, success: Success, terms: &Terms<'_>) -> Exchanged {
-    let code = response.status().as_u16();
+async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchanged {
+    let (code, success) = (response.status().as_u16(), call.success);
     let text = |name: header::HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let is_packhorse = Some(response.headers().contains_key(wire::RECEIVER_HEADER));
     let location = text(header::LOCATION).map(|to| shown(&without_secrets(&to), terms.secrets));
     let retry_after = text(header::RETRY_AFTER).and_then(|text| retry_after::parse(&text, Utc::now()));
+    let content_range = text(header::CONTENT_RANGE);
     let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
     let date = text(header::DATE).and_then(|text| retry_after::date(&text));
     let certificate = response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
 
-    let bytes_max = if success == Success::List && code == 200 { terms.list_bytes_max } else { ANSWER_BYTES_MAX };
+    let bytes_max = match (success, call.rows_max) {
+        (Success::List, Some(rows)) if code == 200 => usize::try_from(rows)
+            .unwrap_or(terms.list_bytes_max)
+            .saturating_mul(ROW_BYTES_MAX)
+            .saturating_add(ANSWER_BYTES_MAX)
+            .min(terms.list_bytes_max),
+        (Success::List, None) if code == 200 => terms.list_bytes_max,
+        (Success::List | Success::Object | Success::Stored, _) => ANSWER_BYTES_MAX,
+    };
     let bytes = match body(&mut response, bytes_max, terms).await {
         Ok(bytes) => bytes,
         Err(Unread::TooLong) => {
@@ -191,7 +217,9 @@ async fn read(mut response: Response, success: Success, terms: &Terms<'_>) -> Ex
     });
     let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
     let answer = Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after });
-    Exchanged { answer, json: json.filter(|_| meets_contract).unwrap_or_default(), is_packhorse, date, certificate }
+    let body_bytes = bytes.len() as u64;
+    let json = json.filter(|_| meets_contract).unwrap_or_default();
+    Exchanged { answer, json, is_packhorse, date, certificate, content_range, body_bytes }
 }
 
 enum Unread {

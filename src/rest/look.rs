@@ -144,8 +144,14 @@ impl RestSink {
 
     /// Which node states a legacy server has: those of the older one carry an id.
     async fn node_states(&self, client: &Client) -> Server {
-        let call =
-            Call { method: Method::GET, target: "nodestate/?".into(), body: None, success: Success::List, kind: Kind::Read };
+        let call = Call {
+            method: Method::GET,
+            target: "nodestate/?".into(),
+            body: None,
+            success: Success::List,
+            kind: Kind::Read,
+            rows_max: None,
+        };
         let one = header::HeaderMap::from_iter([(header::RANGE, header::HeaderValue::from_static("items=0-1"))]);
         let exchanged = self.exchange_for_a_look(client, &call, one).await;
         let first = exchanged.json.as_array().and_then(|list| list.first()).and_then(|first| first.as_object());
