@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod datagen;
+pub mod import_legacy;
 pub mod logging;
 pub mod queue;
 pub mod receiver;
@@ -141,6 +142,8 @@ enum Command {
     Receiver(receiver::ReceiverArgs),
     /// Write sample data into a source database
     Datagen(datagen::DatagenArgs),
+    /// Turn the old push script's files into a configuration and checked mappings
+    ImportLegacy(import_legacy::ImportLegacyArgs),
 }
 
 /// What a command may use of the world outside.
@@ -248,6 +251,7 @@ fn carry_out(command: &Command, context: &Context) -> Result<Exit, CliError> {
         Command::Queue(args) => queue::run(args, context),
         Command::Receiver(args) => receiver::run(args, context),
         Command::Datagen(args) => datagen::run(args, context),
+        Command::ImportLegacy(args) => import_legacy::run(args, context),
     }
 }
 

@@ -25,7 +25,7 @@ use reqwest::{Client, header};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Entity, Generation, Outcome, RemoteId, SourceId, Verdict},
+    domain::{Entity, Generation, Micros, Outcome, RemoteId, SourceId, Verdict},
     ports::{Ask, Delivered, Delivery, PushStatus, RemoteEntity, Sink},
     wire,
 };
@@ -230,6 +230,17 @@ impl RestSink {
             headers.insert(wire::GENERATION_HEADER, generation.0.into());
         }
         headers
+    }
+
+    /// Whether node states have ids of their own there, so that a repeat is one more row; asked of a node's states of a short time. `None`
+    /// when there are none.
+    pub async fn node_states_have_ids(&self, node: i64, from: Micros, to: Micros) -> Result<Option<bool>, Outcome> {
+        let states = self.stored(&calls::node_states(node, from, to)).await?;
+        // Our own receiver knows a repeat whatever it shows.
+        if self.is_packhorse() {
+            return Ok(Some(false));
+        }
+        Ok(states.as_array().and_then(|states| states.first()).map(|state| state.get("id").is_some()))
     }
 
     async fn stored(&self, call: &Call) -> Result<serde_json::Value, Outcome> {

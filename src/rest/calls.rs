@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{address::quote_plus, classify::Kind};
 use crate::{
-    domain::{Entity, EntityKind, RemoteId},
+    domain::{Entity, EntityKind, Micros, RemoteId},
     ports::{Ask, PushStatus, RemoteEntity},
     wire,
 };
@@ -87,6 +87,13 @@ pub(super) fn find(ask: &Ask) -> Call {
     let query: Vec<String> = filters.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
     let path = path(asked(ask));
     let target = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
+    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read }
+}
+
+/// A node's states from one time to another.
+pub(super) fn node_states(node: i64, from: Micros, to: Micros) -> Call {
+    let [from, to] = [from, to].map(|time| quote_plus(&time.to_string()));
+    let target = format!("nodestate/?nodeId={node}&time=ge_{from}&time=le_{to}");
     Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read }
 }
 
