@@ -208,6 +208,26 @@ async fn an_old_installation_with_gaps_and_wrong_mappings_ends_with_both_sides_e
     after.assert_equal();
 }
 
+/// The control of the mappings that are taken over: without them the rows of the house that is there twice go to the older of both.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_no_mapping_taken_over_both_sides_end_equal_too_but_in_the_older_double() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Database::create(Mariadb::shared(), Schema::newest()).await;
+    if load_greenhouse(&source, 20_000).await.is_none() {
+        return;
+    }
+    let central = Central::start(dir.path(), "legacy").await;
+    let old = fill(central.addr, &source).await;
+    write_old_files(dir.path(), &source, central.addr, &old);
+    let import = ["import-legacy", "synchronise.conf", "--output", "packhorse.toml", "--data-dir", "data", "--offline"];
+    assert_eq!(run(dir.path(), &import).await.status.code(), Some(0));
+    let ran = run(dir.path(), &["--config", "packhorse.toml", "run", "--once", "--deadline", "200s"]).await;
+    assert_eq!(ran.status.code(), Some(0), "{}{}", text(&ran.stdout), text(&ran.stderr));
+    let made = call(central.addr, "GET", &format!("location/?houseId={}", old.house), "");
+    assert_eq!(made.as_array().unwrap().len(), 2);
+    compare(&source, central.database()).await.assert_equal();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_server_gets_no_row_lost_and_the_repeated_node_states_are_foretold() {
     let Some((_dir, source, central, report)) = an_old_installation_goes_on("legacy-old").await else { return };

@@ -265,8 +265,8 @@ impl Report {
                  is missing before it with `packhorse reconcile` (later work)"
             )),
             Unknown if any => self.line(&format!(
-                "{name}: whether this server stores a repeated node state twice could not be told: none of the first ones is there, so none of \
-                 them is repeated"
+                "{name}: whether this server stores a repeated node state twice could not be told, because none of the first ones is \
+                 there; if the old script has sent some, take it as one that does"
             )),
             Stored | Unknown => {}
         }
