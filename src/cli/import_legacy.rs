@@ -142,7 +142,8 @@ fn maps(args: &ImportLegacyArgs, old: &Legacy, report: &mut Report) -> Result<Ve
         let names = [old.source.map_name.clone(), old.source.map_name.replace("_map.conf", "_Map.conf")];
         match names.iter().map(|name| beside.join(name)).find(|path| path.exists()) {
             None => {
-                report.line(&format!("there is no map file {}; packhorse finds the ids itself", beside.join(&names[0]).display()))
+                report
+                    .line(&format!("there is no map file {}; packhorse finds the ids itself", beside.join(&names[0]).display()));
             }
             Some(path) => match legacy::load_map(&path) {
                 Ok(map) => {
@@ -257,18 +258,20 @@ impl Report {
         let any = source
             .as_ref()
             .is_ok_and(|source| source.rows.iter().any(|(stream, rows)| *stream == Stream::NodeState && *rows > 0));
+        if !any {
+            return;
+        }
         match kind {
             Merged => {}
-            Stored if any => self.line(&format!(
+            Stored => self.line(&format!(
                 "{name}: warning: this server stores a repeated node state as one more row: those that the old script has sent are going to be \
                  there twice. To send no node state again, begin later (--start TIME, the time of the last one that is there), and look for what \
                  is missing before it with `packhorse reconcile` (later work)"
             )),
-            Unknown if any => self.line(&format!(
+            Unknown => self.line(&format!(
                 "{name}: whether this server stores a repeated node state twice could not be told, because none of the first ones is \
                  there; if the old script has sent some, take it as one that does"
             )),
-            Stored | Unknown => {}
         }
     }
 }

@@ -126,19 +126,15 @@ fn head(line: &str) -> Result<(usize, String), Unread> {
     let is_bracket = |bracket: char| move |c: char| c == bracket || c.is_whitespace();
     let inner = line.trim_start_matches(is_bracket('['));
     let depth = line[..line.len() - inner.len()].matches('[').count();
-    let (name, rest) = match inner.chars().next().filter(|first| matches!(first, '"' | '\'')) {
-        Some(quote) => match inner[1..].split_once(quote) {
-            Some((name, rest)) => (name, rest),
-            None => return wrong,
-        },
+    let (name, rest) = if let Some(quote) = quote_of(inner) {
+        let Some(both) = inner[1..].split_once(quote) else { return wrong };
+        both
+    } else {
         // A name may hold brackets: those of an IPv6 address in a URL.
-        None => {
-            let code = inner.split(" #").next().unwrap_or(inner).trim_end();
-            let name = code.trim_end_matches(']');
-            let closing = code.len() - name.len();
-            let inside = closing.saturating_sub(depth);
-            (code[..name.len() + inside].trim(), &code[name.len() + inside..])
-        }
+        let code = inner.split(" #").next().unwrap_or(inner).trim_end();
+        let name = code.trim_end_matches(']');
+        let inside = (code.len() - name.len()).saturating_sub(depth);
+        (code[..name.len() + inside].trim(), &code[name.len() + inside..])
     };
     let rest = rest.split('#').next().unwrap_or_default();
     let closes = rest.matches(']').count() == depth && rest.chars().all(is_bracket(']'));
@@ -148,23 +144,20 @@ fn head(line: &str) -> Result<(usize, String), Unread> {
 /// `key = value # comment`. A colon stands for `=` after a plain word, as other readers of such files have it.
 fn entry(line: &str, number: usize) -> Result<Entry, Unread> {
     let wrong = Err(Unread::Wrong("this is neither a [section] nor key = value", "correct it, or put a # in front of it"));
-    let (key, value) = match line.chars().next().filter(|first| matches!(first, '"' | '\'')) {
-        Some(quote) => {
-            let Some((key, rest)) = line[1..].split_once(quote) else { return wrong };
-            let Some(value) = rest.trim_start().strip_prefix(['=', ':']) else { return wrong };
-            (key, value)
-        }
-        None => {
-            let Some(at) = line.find(['=', ':']) else { return wrong };
-            let (key, value) = (line[..at].trim(), &line[at + 1..]);
-            let is_word = key.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
-            match (line.as_bytes()[at], is_word, line.split_once('=')) {
-                // `http://h/ = 1` has its colon within the key.
-                (b':', true, Some((key, rest))) if value.starts_with("//") => (key.trim(), rest),
-                (b':', true, _) | (b'=', _, _) => (key, value),
-                (_, _, Some((key, rest))) => (key.trim(), rest),
-                (_, _, None) => return wrong,
-            }
+    let (key, value) = if let Some(quote) = quote_of(line) {
+        let Some((key, rest)) = line[1..].split_once(quote) else { return wrong };
+        let Some(value) = rest.trim_start().strip_prefix(['=', ':']) else { return wrong };
+        (key, value)
+    } else {
+        let Some(at) = line.find(['=', ':']) else { return wrong };
+        let (key, value) = (line[..at].trim(), &line[at + 1..]);
+        let is_word = key.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+        match (line.as_bytes()[at], is_word, line.split_once('=')) {
+            // `http://h/ = 1` has its colon within the key.
+            (b':', true, Some((key, rest))) if value.starts_with("//") => (key.trim(), rest),
+            (b':', true, _) | (b'=', _, _) => (key, value),
+            (_, _, Some((key, rest))) => (key.trim(), rest),
+            (_, _, None) => return wrong,
         }
     };
     if key.is_empty() {
@@ -182,17 +175,20 @@ fn read_value(text: &str) -> Result<Value, Unread> {
             return if is_comment(behind) { Ok(Value { text: inside.to_owned(), is_list: false }) } else { open };
         }
     }
-    match text.chars().next() {
-        Some(quote @ ('"' | '\'')) => match text[1..].split_once(quote) {
-            Some((inside, behind)) if is_comment(behind) => Ok(Value { text: inside.to_owned(), is_list: false }),
-            Some((_, behind)) if behind.trim_start().starts_with(',') => Ok(Value { text: text.to_owned(), is_list: true }),
-            Some(_) | None => open,
-        },
-        Some(_) | None => {
-            let plain = text.split('#').next().unwrap_or_default().trim_end();
-            Ok(Value { text: plain.to_owned(), is_list: plain.contains(',') })
-        }
+    let Some(quote) = quote_of(text) else {
+        let plain = text.split('#').next().unwrap_or_default().trim_end();
+        return Ok(Value { text: plain.to_owned(), is_list: plain.contains(',') });
+    };
+    match text[1..].split_once(quote) {
+        Some((inside, behind)) if is_comment(behind) => Ok(Value { text: inside.to_owned(), is_list: false }),
+        Some((_, behind)) if behind.trim_start().starts_with(',') => Ok(Value { text: text.to_owned(), is_list: true }),
+        Some(_) | None => open,
     }
+}
+
+/// The quotation mark that a text begins with.
+fn quote_of(text: &str) -> Option<char> {
+    text.chars().next().filter(|first| matches!(first, '"' | '\''))
 }
 
 fn is_comment(behind: &str) -> bool {

@@ -160,12 +160,8 @@ fn a_server_that_is_off_and_has_no_url_is_left_out_and_told() {
 fn names_become_safe_and_unlike_each_other() {
     let mut text = "[general]\nlocalurl = mysql://h/d\n[locations]\n".to_owned();
     let names = ["lock", "a/b", "A-B", "../..", "Gewächshaus", &"x".repeat(80), "a.b"];
-    for name in names {
-        text.push_str(&format!("\"{name}\" = 1\n"));
-    }
-    for (index, name) in names.iter().enumerate() {
-        text.push_str(&format!("[\"{name}\"]\nresturl = http://h{index}/rest/\n"));
-    }
+    text.extend(names.map(|name| format!("\"{name}\" = 1\n")));
+    text.extend(names.iter().enumerate().map(|(index, name)| format!("[\"{name}\"]\nresturl = http://h{index}/rest/\n")));
     let old = read(&text);
     let names: Vec<_> = old.locations.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names[..5], ["lock-2", "a-b", "A-B-2", "server", "Gew-chshaus"]);
