@@ -1,6 +1,8 @@
 //! An old installation of the push script becomes a packhorse: the real program on its real files, with a source full of readings and a
 //! central server that the old script filled with gaps.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 mod support;
 
 use std::{
