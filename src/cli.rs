@@ -5,6 +5,7 @@
 pub mod check;
 pub mod cleardb;
 pub mod datagen;
+pub mod import_legacy;
 pub mod logging;
 pub mod queue;
 pub mod receiver;
@@ -148,6 +149,8 @@ enum Command {
     Datagen(datagen::DatagenArgs),
     /// Empty the tables of a test database
     Cleardb(cleardb::CleardbArgs),
+    /// Turn the old push script's files into a configuration and checked mappings
+    ImportLegacy(import_legacy::ImportLegacyArgs),
 }
 
 /// How long threads without a caller are waited for at the end.
@@ -287,6 +290,7 @@ fn carry_out(command: &Command, context: &Context) -> Result<Exit, CliError> {
         Command::Receiver(args) => receiver::run(args, context),
         Command::Datagen(args) => datagen::run(args, context),
         Command::Cleardb(args) => cleardb::run(args, context),
+        Command::ImportLegacy(args) => import_legacy::run(args, context),
     }
 }
 

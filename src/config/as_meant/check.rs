@@ -79,7 +79,7 @@ impl Reader<'_, '_> {
                 self.problem("url", "no database is named", "write mysql://user@host/database");
             }
             if let Some(password) = password
-                && url.set_password(Some(password.expose())).is_err()
+                && url.set_password(Some(&password.expose().replace('%', "%25"))).is_err()
             {
                 self.problem("url", "there is no host that a password could be for", "write mysql://user@host/database");
             }
