@@ -66,7 +66,6 @@ impl std::fmt::Debug for Options {
 #[derive(Debug)]
 pub struct MysqlSource {
     link: Link,
-    deadline: Duration,
 }
 
 impl MysqlSource {
@@ -75,8 +74,7 @@ impl MysqlSource {
     /// # Errors
     /// [`SourceError::Denied`] when the URL cannot be used, without any part of it that could be a password.
     pub fn new(options: Options) -> Result<Self, SourceError> {
-        let deadline = options.deadline;
-        Ok(Self { link: Link::new(&options)?, deadline })
+        Ok(Self { link: Link::new(options)? })
     }
 }
 
@@ -87,9 +85,9 @@ macro_rules! ask {
         let mut taken = $self.link.take().await?;
         let outcome = {
             let $live = &mut taken;
-            tokio::time::timeout($self.deadline, $work).await
+            tokio::time::timeout($self.link.deadline(), $work).await
         };
-        $self.link.settle(taken, $self.deadline, $what, outcome)
+        $self.link.settle(taken, $what, outcome)
     }};
 }
 

@@ -29,8 +29,7 @@ pub(super) struct Live {
 pub(super) struct Link {
     to: MySqlConnectOptions,
     place: Place,
-    deadline: Duration,
-    connect_deadline: Duration,
+    options: Options,
     live: Option<Live>,
 }
 
@@ -41,21 +40,26 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(options: &Options) -> Result<Self, SourceError> {
+    pub(super) fn new(options: Options) -> Result<Self, SourceError> {
         let (to, place) = destination(&options.url)?;
-        Ok(Self { to, place, deadline: options.deadline, connect_deadline: options.connect_deadline, live: None })
+        Ok(Self { to, place, options, live: None })
+    }
+
+    /// How long one query may take.
+    pub(super) fn deadline(&self) -> Duration {
+        self.options.deadline
     }
 
     /// The schema, looked at again when the last look is old.
     pub(super) async fn look(&mut self) -> Result<SourceSchema, SourceError> {
         let mut live = self.take().await?;
         if live.looked.elapsed() >= LOOK_AGAIN {
-            let outcome = timeout(self.connect_deadline, schema::look(&mut live.connection)).await;
+            let outcome = timeout(self.options.connect_deadline, schema::look(&mut live.connection)).await;
             match outcome {
                 Ok(Ok(schema)) => live = Live { schema, looked: Instant::now(), ..live },
                 Ok(Err(trouble)) => return Err(trouble.told(&self.place)),
                 Err(Elapsed { .. }) => {
-                    return Err(fault::too_slow(&self.place, self.connect_deadline, "being asked for its tables"));
+                    return Err(fault::too_slow(&self.place, self.options.connect_deadline, "being asked for its tables"));
                 }
             }
         }
@@ -69,9 +73,9 @@ impl Link {
         if let Some(live) = self.live.take() {
             return Ok(live);
         }
-        match timeout(self.connect_deadline, self.open()).await {
+        match timeout(self.options.connect_deadline, self.open()).await {
             Ok(opened) => opened.map_err(|trouble| trouble.told(&self.place)),
-            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, self.connect_deadline, "being connected to")),
+            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, self.options.connect_deadline, "being connected to")),
         }
     }
 
@@ -79,7 +83,6 @@ impl Link {
     pub(super) fn settle<T>(
         &mut self,
         live: Live,
-        deadline: Duration,
         what: &str,
         outcome: Result<Result<T, Trouble>, Elapsed>,
     ) -> Result<T, SourceError> {
@@ -89,14 +92,14 @@ impl Link {
                 Ok(answer)
             }
             Ok(Err(trouble)) => Err(trouble.told(&self.place)),
-            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, deadline, what)),
+            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, self.options.deadline, what)),
         }
     }
 
     async fn open(&self) -> Result<Live, Trouble> {
         let mut connection = MySqlConnection::connect_with(&self.to).await?;
         // A query that we have given up must not wait for a lock for ever on the server's side either.
-        let wait = self.deadline.as_secs().clamp(1, 3600);
+        let wait = self.options.deadline.as_secs().clamp(1, 3600);
         connection.execute(sqlx::AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {wait}"))).await?;
         // Before MySQL 5.6 a session cannot be made read-only; that is a safety net, not a need.
         let read_only = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";

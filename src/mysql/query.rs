@@ -57,7 +57,7 @@ pub(super) fn last(table: &Table, before: Option<Micros>) -> Question {
     let columns = table.paging().map(|place| quoted(table.name(place))).collect::<Vec<_>>().join(", ");
     let mut ask = Ask::select(&columns, table);
     if table.order == Order::Key {
-        ask.from_first_date(table);
+        ask.since_first_date(table);
     }
     ask.before(table, before);
     ask.ordered(table, " DESC");
@@ -96,7 +96,7 @@ impl Ask {
         self.conditions += 1;
     }
 
-    fn from_first_date(&mut self, table: &Table) {
+    fn since_first_date(&mut self, table: &Table) {
         self.condition(&format!("{} >= ?", quoted(table.name(table.spec().key[0]))));
         self.binds.push(Bind::Time(FIRST_DATE));
     }
@@ -105,7 +105,7 @@ impl Ask {
         let spec = table.spec();
         match (table.order, after) {
             (Order::Id, Position::Start) => {}
-            (Order::Key, Position::Start) => self.from_first_date(table),
+            (Order::Key, Position::Start) => self.since_first_date(table),
             (Order::Id, Position::Id(id)) => {
                 for place in table.paging() {
                     self.condition(&format!("{} > ?", quoted(table.name(place))));

@@ -73,32 +73,40 @@ pub async fn compare(source: &Database, receiver: &Path) -> Comparison {
     }
 }
 
-/// The tables that are copied: name, columns (as named at the centre) with their types, further clauses.
-fn tables(schema: Schema) -> [(&'static str, Vec<(&'static str, &'static str)>, &'static str); 5] {
+/// A table that is copied.
+struct Copied {
+    name: &'static str,
+    /// Its columns as named at the centre, with their types here.
+    columns: Vec<(&'static str, &'static str)>,
+    index: &'static str,
+}
+
+fn tables(schema: Schema) -> [Copied; 5] {
     let value = if schema.double_value { "DOUBLE" } else { "FLOAT" };
+    let time = "DATETIME(6)";
     let int = "BIGINT";
     let text = "VARCHAR(255) CHARACTER SET utf8mb3";
     [
-        (
-            "Reading",
-            vec![("time", "DATETIME(6)"), ("nodeId", int), ("type", int), ("locationId", int), ("value", value)],
-            ", INDEX (time, nodeId, type)",
-        ),
-        (
-            "NodeState",
-            vec![("time", "DATETIME(6)"), ("nodeId", int), ("parent", int), ("localtime", int), ("seq_num", int), ("rssi", int)],
-            "",
-        ),
-        ("Location", vec![("id", int), ("houseId", int), ("roomId", int)], ", INDEX (id)"),
-        ("House", vec![("id", int), ("address", text)], ", INDEX (id)"),
-        ("Room", vec![("id", int), ("name", text)], ", INDEX (id)"),
+        Copied {
+            name: "Reading",
+            columns: vec![("time", time), ("nodeId", int), ("type", int), ("locationId", int), ("value", value)],
+            index: ", INDEX (time, nodeId, type)",
+        },
+        Copied {
+            name: "NodeState",
+            columns: vec![("time", time), ("nodeId", int), ("parent", int), ("localtime", int), ("seq_num", int), ("rssi", int)],
+            index: "",
+        },
+        Copied { name: "Location", columns: vec![("id", int), ("houseId", int), ("roomId", int)], index: ", INDEX (id)" },
+        Copied { name: "House", columns: vec![("id", int), ("address", text)], index: ", INDEX (id)" },
+        Copied { name: "Room", columns: vec![("id", int), ("name", text)], index: ", INDEX (id)" },
     ]
 }
 
 async fn copy(source: &Database, central: &mut SqliteConnection) {
-    for (table, columns, clauses) in tables(source.schema()) {
+    for Copied { name: table, columns, index } in tables(source.schema()) {
         let declared: Vec<_> = columns.iter().map(|(name, kind)| format!("`{name}` {kind}")).collect();
-        let create = format!("CREATE TABLE central_{table} ({}{clauses}) ENGINE=InnoDB", declared.join(", "));
+        let create = format!("CREATE TABLE central_{table} ({}{index}) ENGINE=InnoDB", declared.join(", "));
         source.run(&format!("DROP TABLE IF EXISTS central_{table}; {create}")).await;
         let names: Vec<_> = columns.iter().map(|(name, _)| format!("\"{name}\"")).collect();
         // quote() writes any value as a literal, a REAL with all the digits that it needs.

@@ -152,15 +152,10 @@ impl<'d> Load<'d> {
         self.offered += packet.values.len();
         self.packets += 1;
         let or_null = |text: &str| if text.is_empty() { "NULL".to_owned() } else { text.to_owned() };
-        let mut state = format!("('{time}',{node},{},{}", or_null(&packet.parent), 1_000_000 + self.packets * 307_200);
-        if schema.seq_num {
-            state.push_str(&format!(",{}", packet.seq));
-        }
-        if schema.rssi {
-            state.push_str(&format!(",{}", or_null(&packet.rssi)));
-        }
-        state.push(')');
-        self.states.push(state);
+        let seq_num = if schema.seq_num { format!(",{}", packet.seq) } else { String::new() };
+        let rssi = if schema.rssi { format!(",{}", or_null(&packet.rssi)) } else { String::new() };
+        let (parent, localtime) = (or_null(&packet.parent), 1_000_000 + self.packets * 307_200);
+        self.states.push(format!("('{time}',{node},{parent},{localtime}{seq_num}{rssi})"));
         if self.readings.len() >= 1_000 {
             self.flush().await;
         }

@@ -48,7 +48,7 @@ launch() { # on port $1
 }
 
 mariadb-install-db --no-defaults "${as[@]}" --datadir="$dir/data" --auth-root-authentication-method=normal --skip-test-db \
-    --skip-name-resolve </dev/null >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 3; }
+    --skip-name-resolve --tmpdir="$dir" </dev/null >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 3; }
 
 # A port is free only once the server has it: one that is taken makes it end, and the next is tried.
 for _ in $(seq 20); do
@@ -57,6 +57,8 @@ for _ in $(seq 20); do
 done
 [ -n "$pid" ] || { cat "$dir/log" >&2; exit 3; }
 echo "mysql://root@127.0.0.1:$port/mysql"
+# From here on nothing of the caller's is held open but the two pipes.
+exec 2>/dev/null
 
 while read -r word; do
     case $word in
