@@ -5,6 +5,7 @@
 pub mod check;
 pub mod datagen;
 pub mod logging;
+pub mod progress;
 pub mod queue;
 pub mod receiver;
 pub mod run;
