@@ -193,16 +193,25 @@ impl Capture<'_> {
         let horizon = now.minus(self.options.settle);
         self.refresh_catalog().await?;
         let mut streams = schema.streams;
+        let mut stuck = None;
         while !streams.is_empty() {
             let mut unfinished = Vec::new();
             for stream in streams {
-                match self.turn(&stream, horizon).await? {
-                    Turn::Done => {}
-                    Turn::More => unfinished.push(stream),
-                    Turn::Full(why) => return Ok(Polled::Paused(why)),
+                match self.turn(&stream, horizon).await {
+                    Ok(Turn::Done) => {}
+                    Ok(Turn::More) => unfinished.push(stream),
+                    Ok(Turn::Full(why)) => return Ok(Polled::Paused(why)),
+                    // What a table holds is that table's own trouble: the others go on.
+                    Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
+                        stuck = Some(error);
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             streams = unfinished;
+        }
+        if let Some(error) = stuck {
+            return Err(error.into());
         }
         Ok(match self.started {
             Some(started) if horizon <= started => Polled::Settling(started.since(horizon) + Duration::from_millis(20)),
@@ -233,12 +242,13 @@ impl Capture<'_> {
         Ok(())
     }
 
-    /// Reads the catalog, and captures what has changed of the entities that rows have pointed to before.
+    /// Reads the catalog, and captures what is active or was pointed to before and is new or has changed.
     async fn refresh_catalog(&mut self) -> Result<(), CaptureError> {
         self.catalog = self.source.catalog().await?;
         let snapshot = self.outbox.snapshot();
+        let active = closure::active(&self.catalog, snapshot.notes.last_success);
         let known = snapshot.catalog.keys().chain(snapshot.held.keys()).copied();
-        let changed = closure::changed(&self.catalog, &snapshot.catalog, known);
+        let changed = closure::changed(&self.catalog, &snapshot.catalog, known.chain(active));
         if changed.is_empty() {
             return Ok(());
         }
@@ -257,10 +267,10 @@ impl Capture<'_> {
         if let Some(why) = self.full() {
             return Ok(Turn::Full(why));
         }
-        let mut page = self.source.page(&request).await?;
+        let mut page = self.page_or_part(&mut request).await?;
         for _ in 0..TURN_PAGES {
             let Some(last) = page.len().checked_sub(1) else { return Ok(Turn::Done) };
-            let short = page.len() < limit as usize;
+            let short = page.len() < request.limit as usize;
             request.after = position(stream, &page, last)?;
             let catalog = self.needed(&page).await?;
             let captured = Captured { rows: page, watermark: request.after.clone(), catalog, at: (self.options.clock)() };
@@ -271,12 +281,25 @@ impl Capture<'_> {
             // A failing fetch must not hide that the page before it was appended, nor the other way round.
             let (appended, fetched) = tokio::join!(self.outbox.append(captured), self.source.page(&request));
             appended?;
-            page = fetched?;
+            page = match fetched {
+                Err(SourceError::Row { .. }) => self.page_or_part(&mut request).await?,
+                fetched => fetched?,
+            };
             if let Some(why) = self.full() {
                 return Ok(Turn::Full(why));
             }
         }
         Ok(Turn::More)
+    }
+
+    /// A page, or as much of it as lies before a row that cannot be read; the error when that row is the next one.
+    async fn page_or_part(&mut self, request: &mut PageRequest) -> Result<Rows, SourceError> {
+        loop {
+            match self.source.page(request).await {
+                Err(SourceError::Row { .. }) if request.limit > 1 => request.limit = request.limit.div_ceil(8),
+                answer => return answer,
+            }
+        }
     }
 
     /// The entities that a page needs and the outbox does not have yet, or has with other content.

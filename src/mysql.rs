@@ -1,7 +1,7 @@
 //! The source: a cogent-house database in MySQL or MariaDB, read over one connection.
 //!
 //! The one rule: a row is either handed over exactly as it is stored or it is an error that names it; nothing is skipped, rounded or
-//! guessed. Hence prepared statements only (the text protocol rounds FLOAT to six digits), and dates that are not dates are errors.
+//! guessed. A page that would hold such a row is an error as a whole; a smaller limit gets the rows before it. Hence prepared statements only (the text protocol rounds FLOAT to six digits), and dates that are not dates are errors.
 //!
 //! ```text
 //! Source calls ─▶ link (connection, session, deadlines) ─▶ query (what to ask) ─▶ decode (rows into columns)

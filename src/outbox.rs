@@ -2,7 +2,7 @@
 //!
 //! Each stream is a log of its own: records get dense seqs when they are appended (I3), lie in chunks, and go when the cursor has passed them.
 //! Beside the logs stand the rows that were set aside, the catalog they need, the mapping of its ids, and the intent of the next request.
-//! What the keys and values are is described on top of [`format`]; which folder holds them, on top of [`data_dir`].
+//! What the keys and values are is described on top of [`mod@format`]; which folder holds them, on top of [`data_dir`].
 //!
 //! Every change is one commit, which is on the disk before anyone is told of it (I1, I2): [`Outbox::watch`] shows only what is durable.
 //!

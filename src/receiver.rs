@@ -92,11 +92,8 @@ impl FromStr for Manner {
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiverError {
     /// The database is not a SQLite file.
-    #[error("the receiver's database '{url}' is not a file: write sqlite:///path/to/central.db")]
-    NotAFile {
-        /// As configured.
-        url: String,
-    },
+    #[error("the receiver's database is not a SQLite file: write sqlite:///path/to/central.db")]
+    NotAFile,
     /// The database does not open.
     #[error(
         "cannot open the receiver's database '{url}': check that its directory exists and may be written, and that it is SQLite"
@@ -123,9 +120,9 @@ pub enum ReceiverError {
         /// As configured.
         url: String,
     },
-    /// The database cannot be made durable.
-    #[error("cannot sync '{}' to the disk", path.display())]
-    Sync {
+    /// The database cannot be created, or not durably.
+    #[error("cannot create '{}': check that its directory exists and may be written", path.display())]
+    Create {
         /// The file.
         path: PathBuf,
         /// The cause.
@@ -177,5 +174,19 @@ impl Receiver {
             tracing::warn!("the receiver's database was still busy at the stop; SQLite mends that at the next opening");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manner_is_read_as_it_is_written() {
+        for manner in [Manner::Packhorse, Manner::Legacy, Manner::LegacyOldNodeState] {
+            assert_eq!(manner.to_string().parse(), Ok(manner));
+        }
+        assert!("Legacy".parse::<Manner>().is_err());
+        assert_eq!(Manner::default(), Manner::Packhorse);
     }
 }

@@ -34,6 +34,9 @@ const EARLIER_LIFE: Duration = Duration::from_secs(5);
 /// How often held rows make the sender look at the destination's catalog again.
 const HELD_RECHECK: Duration = Duration::from_mins(5);
 
+/// How often the mappings are checked against the destination: a centre that was rebuilt must not put rows into another room.
+const MAPPINGS_RECHECK: Duration = Duration::from_hours(1);
+
 /// How to send.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -74,6 +77,7 @@ pub async fn run(
         pace: Pace::new(options.request_rows_max, options.request_bytes_max),
         synced: None,
         recheck: Recheck::All,
+        proved: Instant::now(),
         held: BTreeSet::new(),
         trouble: None,
         slowest: Duration::ZERO,
@@ -98,6 +102,8 @@ struct Sender<'a> {
     /// The catalog that the destination was last brought in step with, and when.
     synced: Option<(Arc<Catalog>, Instant)>,
     recheck: Recheck,
+    /// When everything mapped was last looked at.
+    proved: Instant,
     /// Entities that the destination could not be given, as last told.
     held: BTreeSet<LocalRef>,
     /// The trouble that was last told, and since when there is trouble.
@@ -203,8 +209,12 @@ impl Sender<'_> {
         }
     }
 
-    fn catalog_due(&self) -> bool {
+    fn catalog_due(&mut self) -> bool {
         let snapshot = self.outbox.snapshot();
+        if self.proved.elapsed() >= MAPPINGS_RECHECK {
+            self.recheck = Recheck::All;
+            return true;
+        }
         match &self.synced {
             None => true,
             Some((catalog, _)) if !Arc::ptr_eq(catalog, &snapshot.catalog) => true,
@@ -226,6 +236,9 @@ impl Sender<'_> {
                 self.tell(&synced);
                 self.return_held(&self.outbox.snapshot()).await?;
                 self.synced = Some((snapshot.catalog, Instant::now()));
+                if self.recheck == Recheck::All {
+                    self.proved = Instant::now();
+                }
                 self.recheck = Recheck::Unmapped;
                 Ok(true)
             }

@@ -1,6 +1,8 @@
 //! The main job on real parts: MariaDB, the real program, the real receiver in every manner, real readings; with kills and lost answers.
 //! Losses and duplicates are counted by SQL in `support::compare`.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::time::Duration;

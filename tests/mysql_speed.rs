@@ -30,7 +30,7 @@ async fn speed_of_pages() {
                     break;
                 }
                 rows += page.len();
-                after = page.position(page.len() - 1).unwrap();
+                after = support::position(&page, page.len() - 1).unwrap();
             }
             let per_second = rows as f64 / begin.elapsed().as_secs_f64();
             println!("{rows} {} in {:?}: {per_second:.0} a second", stream.plural(), begin.elapsed());

@@ -158,18 +158,37 @@ async fn a_server_that_dies_and_comes_back_is_read_on() {
     let db = Database::create(&server, Schema::classic()).await;
     load_catalog(&db).await;
     db.run("INSERT INTO Reading SET time = '2013-01-01', nodeId = 1, type = 0, value = 18.04").await;
-    // The server forgets what was not flushed when it is killed.
-    db.run("FLUSH TABLES; SET GLOBAL innodb_fast_shutdown = 0; FLUSH LOGS").await;
-    let mut source = source(db.url());
+    let mut source = MysqlSource::new(Options::new(db.url())).unwrap();
     assert_eq!(source.page(&first(Stream::Reading)).await.unwrap().len(), 1);
-    server.kill();
-    for _ in 0..2 {
-        let error = source.page(&first(Stream::Reading)).await.unwrap_err();
-        assert!(matches!(error, SourceError::Unreachable { .. }), "{error}");
-    }
+    // Killed in the middle of a query: one that waits for a lock.
+    let mut locker = db.admin().acquire().await.unwrap();
+    sqlx::raw_sql("LOCK TABLES Reading WRITE").execute(&mut *locker).await.unwrap();
+    let request = first(Stream::Reading);
+    let waiting = source.page(&request);
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.kill();
+    };
+    let (answer, ()) = tokio::join!(waiting, kill);
+    let error = answer.unwrap_err();
+    assert!(matches!(error, SourceError::Unreachable { .. }) && error.to_string().contains("closed the connection"), "{error}");
+    let error = source.page(&first(Stream::Reading)).await.unwrap_err();
+    assert!(
+        matches!(error, SourceError::Unreachable { .. }) && error.to_string().contains("is the database server running"),
+        "{error}"
+    );
     server.start();
     source.page(&first(Stream::Reading)).await.unwrap();
     source.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_unix_socket_in_the_url_is_used() {
+    let db = Database::create(Mariadb::shared(), Schema::classic()).await;
+    let socket: String = sqlx::query_scalar("SELECT @@socket").fetch_one(db.admin()).await.unwrap();
+    let url = format!("mysql://nobody_listens.invalid/{}?socket={socket}", db.name());
+    let url = url.replace("mysql://", db.url().split_inclusive('@').next().unwrap());
+    source(&url).connect().await.unwrap();
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ struct Scripted {
     began: tokio::time::Instant,
     catalog_reads: usize,
     unreadable: u64,
+    /// Pages with the reading of this second cannot be read.
+    bad_second: Option<i64>,
     /// Entities that appear after the catalog was read so many times.
     later: Option<(usize, LocalRef, Entity<LocalId>)>,
 }
@@ -35,6 +37,7 @@ impl Scripted {
             began: tokio::time::Instant::now(),
             catalog_reads: 0,
             unreadable: 0,
+            bad_second: None,
             later: None,
         }
     }
@@ -93,6 +96,9 @@ impl Source for Scripted {
                     .filter(|row| (row.0, row.1, row.2) > after && row.0 < before)
                     .take(limit)
                     .collect();
+                if rows.iter().any(|row| Some(row.0 / 1_000_000) == self.bad_second) {
+                    return Err(SourceError::Row { advice: "a bad row".into() });
+                }
                 let int =
                     |value: &dyn Fn(&(i64, i64, i64, Option<i64>)) -> Option<i64>| Column::Int(rows.iter().map(value).collect());
                 let columns = vec![
@@ -217,10 +223,25 @@ async fn rows_within_the_settle_horizon_are_waited_for_and_rows_of_the_future_ar
 async fn what_rows_point_to_enters_with_them_and_all_that_it_points_to() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = outbox(dir.path());
-    catch_up(&mut Scripted::new(vec![(1, 1, 0, Some(4))]), &outbox, &options()).await.unwrap();
+    let mut source = Scripted::new(vec![(1, 1, 0, Some(4))]);
+    let ended = Entity::House(House { deployment: None, address: Some("1 Mill Lane".into()), start: None, end: Some(Micros(5)) });
+    source.catalog.insert(of(EntityKind::House, 3), ended.clone());
+    let another =
+        Entity::House(House { deployment: None, address: Some("2 Mill Lane".into()), start: None, end: Some(Micros(5)) });
+    source.catalog.insert(of(EntityKind::House, 8), another);
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
     let mut expected = catalog();
-    expected.remove(&of(EntityKind::Node, 2));
-    assert_eq!(*outbox.snapshot().catalog, expected);
+    expected.insert(of(EntityKind::House, 3), ended);
+    assert_eq!(*outbox.snapshot().catalog, expected, "the house that has ended and that no row needs is left out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_active_house_is_captured_before_its_first_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    catch_up(&mut Scripted::new(Vec::new()), &outbox, &options()).await.unwrap();
+    assert!(outbox.snapshot().catalog.contains_key(&of(EntityKind::House, 3)));
+    assert!(outbox.snapshot().catalog.contains_key(&of(EntityKind::Node, 1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,4 +381,20 @@ async fn a_table_that_changed_its_key_stops_its_stream_with_advice() {
     outbox.start(Stream::Reading, Position::Id(7)).await.unwrap();
     let error = catch_up(&mut Scripted::new(many()), &outbox, &options()).await.unwrap_err();
     assert!(matches!(&error, CaptureError::Source(SourceError::Schema { advice }) if advice.contains("Reading")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_stops_its_stream_just_before_it_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new((0..100).map(|second| (second, 1, 0, None)).collect());
+    source.bad_second = Some(53);
+    source.states = (1..=30).collect();
+    let error = catch_up(&mut source, &outbox, &options()).await.unwrap_err();
+    assert!(matches!(error, CaptureError::Source(SourceError::Row { .. })), "{error}");
+    assert_eq!(seconds(&outbox).await.len(), 53);
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).pending(), 30);
+    source.bad_second = None;
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    assert_eq!(seconds(&outbox).await.len(), 100);
 }

@@ -73,11 +73,11 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
 
 fn failed(error: ReceiverError) -> CliError {
     match error {
-        error @ (ReceiverError::NotAFile { .. } | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
+        error @ (ReceiverError::NotAFile | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
         error @ (ReceiverError::Database { .. }
         | ReceiverError::Migrate { .. }
         | ReceiverError::Listen { .. }
-        | ReceiverError::Sync { .. }) => {
+        | ReceiverError::Create { .. }) => {
             CliError::Failed { what: "the receiver does not start".to_owned(), cause: Some(Box::new(error)) }
         }
     }

@@ -5,6 +5,7 @@
 //! <data_dir>/source-id                 the random identity of this gateway's database
 //! <data_dir>/<destination>/CURRENT     the name of the store in use
 //! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
+//! <data_dir>/<destination>/gen-N.making/    a store before its first commit is on the disk; nothing in it counts
 //! ```
 //!
 //! The one rule: what is here and cannot be understood is left where it is, or renamed; it is never deleted.
@@ -15,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::store::{StoreError, io_error, sync_path};
+use super::store::{StoreError, fsync, io_error, sync_path};
 use crate::domain::SourceId;
 
 /// Why the data directory cannot be used.
@@ -61,7 +62,7 @@ impl DataDir {
     /// Becomes the owner; makes the directory and the source id where they are not there yet.
     pub fn own(path: &Path, new_source_id: impl FnOnce() -> u128) -> Result<Self, DataDirError> {
         let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
-        std::fs::create_dir_all(path).map_err(unusable)?;
+        make_folder(path).map_err(unusable)?;
         let lock = lock(path)?;
         let source = source_id(path, new_source_id)?;
         Ok(Self { path: path.into(), source, _lock: lock })
@@ -81,6 +82,21 @@ impl DataDir {
     pub fn outbox(&self, destination: &str) -> PathBuf {
         self.path.join(destination)
     }
+}
+
+/// Makes a folder and those above it, and their names durable: what is fsynced in a folder is lost with the folder's own name.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).count();
+    std::fs::create_dir_all(path)?;
+    // Once more than was missing: a process that was killed here may have made the folder and not its name durable.
+    for (made, above) in path.ancestors().skip(1).take(missing.max(1)).enumerate() {
+        match fsync(above) {
+            // A folder that was there before, in one that this user may not even read.
+            Err(error) if made >= missing && error.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
@@ -104,7 +120,12 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 fn source_id(path: &Path, new: impl FnOnce() -> u128) -> Result<SourceId, DataDirError> {
     let file = path.join("source-id");
     match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().len() == 32 => text.parse().map_err(|_| DataDirError::SourceId { path: file }),
+        Ok(text) if text.trim().len() == 32 => {
+            let source = text.parse().map_err(|_| DataDirError::SourceId { path: file })?;
+            // Whoever wrote it may have been killed before its name was durable.
+            fsync(path).map_err(|cause| DataDirError::Unusable { path: path.into(), cause })?;
+            Ok(source)
+        }
         Ok(_) => Err(DataDirError::SourceId { path: file }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let source = SourceId(new());

@@ -2,7 +2,7 @@
 //!
 //! What sled 0.34.7 does not do by itself is done here: its `flush` ends in `sync_file_range`, so each commit is followed by an fdatasync
 //! of its file through a handle of our own; what it creates is fsynced once; its panics and leftovers at open are caught and cleared;
-//! after an error it is not used again until it has been reopened.
+//! after an error it is not used again until it has been reopened; a flush that an error left waiting is woken ([`Waker`]).
 //!
 //! The one rule (I2): [`Store::commit`] returns `Ok` only when everything in it is on the disk.
 
@@ -11,11 +11,22 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 /// Memory for sled's page cache; its default is 1 GB.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// sled's background threads hold its lock for a moment after the last handle is dropped.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often is looked whether a call waits in vain.
+const WAKE_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a store did not open or work. The files are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +99,7 @@ pub(super) struct Store {
     file: File,
     /// After an error sled may hold what is not on the disk, and a second fdatasync would report a success that is none.
     failed: AtomicBool,
+    waker: Waker,
 }
 
 impl Store {
@@ -95,9 +107,12 @@ impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let fresh = !path.join("db").exists();
         remove_unfinished_snapshots(path)?;
-        let db = match open_sled(path) {
+        forget_cached_pages(&path.join("db"))?;
+        // Without its background flusher, which only logs errors: every commit flushes.
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = match open_sled(&config) {
             Ok(db) => db,
-            Err(OpenFailure::Io(cause)) if cause.to_string().contains("could not acquire lock") => {
+            Err(OpenFailure::Io(cause)) if is_locked(&cause) => {
                 return Err(StoreError::InUse { path: path.into() });
             }
             Err(OpenFailure::Io(cause)) => return Err(io_error(format!("opening {}", path.display()))(cause)),
@@ -105,7 +120,7 @@ impl Store {
                 // A snapshot only shortens the way; without it sled reads its whole log.
                 tracing::warn!(path = %path.display(), cause = first, "the outbox did not open: trying again without its snapshots");
                 set_snapshots_aside(path)?;
-                open_sled(path).map_err(|second| match second {
+                open_sled(&config).map_err(|second| match second {
                     OpenFailure::Io(cause) => io_error(format!("opening {}", path.display()))(cause),
                     OpenFailure::Damage(what) => StoreError::Damaged { path: path.into(), what },
                 })?
@@ -113,7 +128,8 @@ impl Store {
             Err(OpenFailure::Damage(what)) => return Err(StoreError::Damaged { path: path.into(), what }),
         };
         let file = File::open(path.join("db")).map_err(io_error("opening the store's file"))?;
-        let store = Self { path: path.into(), db: Some(db), file, failed: AtomicBool::new(false) };
+        let waker = Waker::start(config).map_err(io_error("starting a thread"))?;
+        let store = Self { path: path.into(), db: Some(db), file, failed: AtomicBool::new(false), waker };
         store.sync_creation()?;
         Ok(store)
     }
@@ -172,9 +188,16 @@ impl Store {
     pub(super) fn commit(&self, change: Change) -> Result<(), StoreError> {
         let db = self.db()?;
         self.guarded("committing", || {
-            db.apply_batch(change.0)?;
-            db.flush()
+            self.waker.while_waiting(db, || {
+                db.apply_batch(change.0)?;
+                db.flush()
+            })
         })?;
+        #[cfg(debug_assertions)]
+        if std::env::var_os("PACKHORSE_TEST_PLAIN_FLUSH").is_some() {
+            // The negative control of the power-loss tests: sled's flush alone.
+            return Ok(());
+        }
         self.file.sync_data().map_err(|cause| {
             self.failed.store(true, Ordering::Release);
             io_error("fdatasync of the store's file")(cause)
@@ -206,10 +229,79 @@ impl Drop for Store {
     /// sled syncs when it is dropped and unwraps the result: a failing disk must not end the process.
     fn drop(&mut self) {
         let db = self.db.take();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(move || drop(db))) {
+        let closing = AssertUnwindSafe(|| {
+            // What sled would flush by itself, where nobody could wake it. Its error has been told, or nothing hangs on it.
+            if let Some(db) = &db {
+                let _ = self.waker.while_waiting(db, || db.flush());
+            }
+            self.waker.stop();
+            drop(db);
+        });
+        if let Err(panic) = catch_unwind(closing) {
             tracing::warn!(path = %self.path.display(), cause = panic_text(panic.as_ref()), "closing the outbox failed: what was committed is on the disk");
         }
     }
+}
+
+/// Ends waiting that would never end. When a background write fails, sled 0.34.7 notes the error and does not wake those who wait for
+/// that write (its pagecache/logger.rs, `exit_reservation`). A second flush sees the error, fails at once, and wakes them.
+struct Waker {
+    shared: Arc<(Mutex<Waiting>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Waiting {
+    Nobody,
+    /// A call into this database, which may be waiting for a write.
+    Call(sled::Db),
+    /// The store is being closed.
+    Stopped,
+}
+
+impl Waker {
+    fn start(config: sled::Config) -> io::Result<Self> {
+        let shared = Arc::new((Mutex::new(Waiting::Nobody), Condvar::new()));
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("outbox-waker".into()).spawn(move || {
+            let (waiting, changed) = &*theirs;
+            let mut now = lock(waiting);
+            while !matches!(*now, Waiting::Stopped) {
+                now = changed.wait_timeout(now, WAKE_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+                if let Waiting::Call(db) = &*now
+                    && config.global_error().is_err()
+                {
+                    let db = db.clone();
+                    drop(now);
+                    let _ = catch_unwind(AssertUnwindSafe(|| db.flush()));
+                    drop(db);
+                    now = lock(waiting);
+                }
+            }
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    fn while_waiting<T>(&self, db: &sled::Db, call: impl FnOnce() -> T) -> T {
+        let (waiting, _) = &*self.shared;
+        *lock(waiting) = Waiting::Call(db.clone());
+        let result = call();
+        *lock(waiting) = Waiting::Nobody;
+        result
+    }
+
+    /// From here on it holds no database any more.
+    fn stop(&mut self) {
+        let (waiting, changed) = &*self.shared;
+        *lock(waiting) = Waiting::Stopped;
+        changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum OpenFailure {
@@ -217,9 +309,23 @@ enum OpenFailure {
     Damage(String),
 }
 
-fn open_sled(path: &Path) -> Result<sled::Db, OpenFailure> {
-    // Without its background flusher, which only logs errors: every commit flushes.
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+fn open_sled(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
+    let begun = Instant::now();
+    loop {
+        match try_open_sled(config) {
+            Err(OpenFailure::Io(cause)) if is_locked(&cause) && begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_locked(cause: &io::Error) -> bool {
+    cause.to_string().contains("could not acquire lock")
+}
+
+fn try_open_sled(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(sled::Error::Io(cause))) => Err(OpenFailure::Io(cause)),
@@ -255,6 +361,18 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// After a failed fsync the kernel shows pages as written that the disk does not have, also to the next who opens the file: what is read
+/// from here on is what is on the disk. (What is still to be written is not forgotten by this, so it is written first.)
+fn forget_cached_pages(path: &Path) -> Result<(), StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(format!("opening {}", path.display()))(error)),
+    };
+    let forgotten = file.sync_data().and_then(|()| Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?));
+    forgotten.map_err(io_error(format!("fdatasync of {}", path.display())))
+}
+
 fn set_snapshots_aside(path: &Path) -> Result<(), StoreError> {
     let aside = path.join("aside");
     std::fs::create_dir_all(&aside).map_err(io_error(format!("creating {}", aside.display())))?;
@@ -272,5 +390,12 @@ pub(super) fn io_error(context: impl Into<String>) -> impl FnOnce(io::Error) -> 
 
 /// Makes a file's content, or a folder's names, durable.
 pub(super) fn sync_path(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(io_error(format!("fsync of {}", path.display())))
+    fsync(path).map_err(io_error(format!("fsync of {}", path.display())))
+}
+
+/// The same, for those who have errors of their own.
+pub(super) fn fsync(path: &Path) -> io::Result<()> {
+    // The parent of a relative name is the empty path.
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path)?.sync_all()
 }

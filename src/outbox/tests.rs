@@ -272,8 +272,11 @@ async fn a_crash_between_the_first_commit_and_current_loses_nothing() {
 #[test]
 fn a_crash_before_the_first_commit_is_started_over() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Store::open(&dir.path().join("gen-000001")).unwrap());
+    let making = dir.path().join("gen-000001.making");
+    drop(Store::open(&making).unwrap());
+    std::fs::write(making.join("conf"), b"half of it").unwrap();
     drop(open(dir.path()));
+    assert!(!making.exists());
     drop(open(dir.path()));
 }
 

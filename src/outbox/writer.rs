@@ -3,13 +3,18 @@
 //! The one rule: compute the new state, commit it, and only then make it one's own. After a failed commit the writer still tells the
 //! truth about what is known to be on the disk.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
     format::{self, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
     parked::{self, HeldRows},
-    store::{Change, Store, StoreError, sync_path},
+    store::{Change, Store, StoreError, io_error, sync_path},
 };
 use crate::{
     codec::{self, CHUNK_BYTES_MAX, Run},
@@ -54,26 +59,36 @@ pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Write
         }
         return Ok((store, writer));
     }
-    // No store was ever in use here: what may be there is what a crash left of the making of the first one.
-    std::fs::create_dir_all(outbox).map_err(super::store::io_error(format!("creating {}", outbox.display())))?;
+    std::fs::create_dir_all(outbox).map_err(io_error(format!("creating {}", outbox.display())))?;
     outbox.parent().map_or(Ok(()), sync_path)?;
-    let left = data_dir::stores(outbox)?;
-    if let Some(path) = left.last() {
-        let store = Store::open(path)?;
-        if store.get(format::META)?.is_some() {
-            let writer = Writer::load(&store)?;
-            data_dir::set_current(outbox, path)?;
-            return Ok((store, writer));
-        }
-        drop(store);
-        let aside = path.with_extension(format!("unfinished-{}", options.epoch));
-        std::fs::rename(path, &aside).map_err(super::store::io_error(format!("renaming {}", path.display())))?;
-    }
-    let path = data_dir::store_path(outbox, 1);
+    let path = match data_dir::stores(outbox)?.pop() {
+        // Complete, and the power went before it was made the one in use.
+        Some(path) => path,
+        None => create(outbox, options)?,
+    };
     let store = Store::open(&path)?;
-    let writer = Writer::create(&store, options)?;
+    let writer = Writer::load(&store)?;
     data_dir::set_current(outbox, &path)?;
     Ok((store, writer))
+}
+
+/// Makes the first store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making
+/// may not even open, and holds nothing that anyone was told of.
+fn create(outbox: &Path, options: &OpenOptions) -> Result<PathBuf, StoreError> {
+    let path = data_dir::store_path(outbox, 1);
+    let making = path.with_extension("making");
+    match std::fs::remove_dir_all(&making) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error(format!("removing {}", making.display()))(cause));
+        }
+        _ => {}
+    }
+    let store = Store::open(&making)?;
+    Writer::create(&store, options)?;
+    drop(store);
+    std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
+    sync_path(outbox)?;
+    Ok(path)
 }
 
 /// Opens the store in use; `None` when there never was one.
@@ -85,7 +100,8 @@ pub(super) fn open_existing(outbox: &Path) -> Result<Option<(Store, Writer)>, St
 }
 
 impl Writer {
-    fn create(store: &Store, options: &OpenOptions) -> Result<Self, StoreError> {
+    /// The first commit of a store.
+    fn create(store: &Store, options: &OpenOptions) -> Result<(), StoreError> {
         let meta = Meta {
             format_version: FORMAT_VERSION,
             epoch: options.epoch,
@@ -93,23 +109,12 @@ impl Writer {
             destination: options.destination.clone(),
             generation: Generation(0),
         };
-        let streams = Stream::ALL.map(|_| StreamState::new());
         let mut change = Change::default();
         change.put(format::META, format::to_bytes(&meta));
         for stream in Stream::ALL {
-            change.put(format::stream_key(stream), format::to_bytes(&streams[usize::from(stream.number())]));
+            change.put(format::stream_key(stream), format::to_bytes(&StreamState::new()));
         }
-        store.commit(change)?;
-        Ok(Self {
-            meta,
-            streams,
-            catalog: Arc::default(),
-            mappings: Arc::default(),
-            held: Arc::default(),
-            intent: None,
-            create_intent: None,
-            notes: Notes::default(),
-        })
+        store.commit(change)
     }
 
     fn load(store: &Store) -> Result<Self, StoreError> {

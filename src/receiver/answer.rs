@@ -75,9 +75,6 @@ fn success(answer: Answer, manner: Manner) -> Response<Body> {
 }
 
 fn failure(refusal: &Refusal) -> Response<Body> {
-    if let Refusal::Unavailable(cause) = refusal {
-        tracing::error!(error = %cause, "the receiver's database cannot serve; requests are answered 503");
-    }
     let text = cell::json_text(&refusal.to_string(), Manner::Packhorse);
     with(refusal.status(), "application/json", format!("{{\"error\":{text}}}"))
 }

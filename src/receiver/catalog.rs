@@ -2,8 +2,9 @@
 //!
 //! The one rule: a look and the store that follows it stand in one change, so that the same thing posted twice at once is stored once.
 
+use futures_util::TryStreamExt as _;
 use serde_json::{Map, Value};
-use sqlx::SqliteConnection;
+use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Manner,
@@ -34,12 +35,13 @@ pub(super) async fn list(
     span: Option<Span>,
     manner: Manner,
 ) -> Result<Listed, Refusal> {
-    let mut look = store.look().await?;
+    let mut step = store.look().await?;
+    let look = step.open()?;
     let Selection { condition, mut cells, order } = selection;
     let counts = if span.is_some() {
         let matching = format!("SELECT count(*) FROM \"{}\" WHERE {condition}", table.name);
         let all = format!("SELECT count(*) FROM \"{}\"", table.name);
-        Some((count(&mut look, matching, cells.clone()).await?, count(&mut look, all, Vec::new()).await?))
+        Some((count(look, matching, cells.clone()).await?, count(look, all, Vec::new()).await?))
     } else {
         None
     };
@@ -48,15 +50,24 @@ pub(super) async fn list(
     let sql = format!("SELECT {columns} FROM \"{}\" WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?", table.name);
     cells.push(Cell::Int(span.count.min(ANSWER_ROWS_MAX + 1)));
     cells.push(Cell::Int(span.from));
-    let rows = fetch(&mut look, sql, cells).await?;
+    let mut rows = Vec::new();
+    {
+        let query = cells.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, cell| cell.bind(query));
+        let mut found = query.fetch(look);
+        while let Some(row) = found.try_next().await? {
+            rows.push(decode(table, &row, manner)?);
+        }
+    }
+    step.end().await?;
     if rows.len() as i64 > ANSWER_ROWS_MAX {
         let advice = format!("more than {ANSWER_ROWS_MAX} rows match: ask for fewer with a header such as Range: items=0-10000");
         return Err(Refusal::TooLarge(advice));
     }
-    let decode = |row| {
-        table.columns(manner).enumerate().map(|(place, column)| Cell::from_row(column, row, place)).collect::<Result<Cells, _>>()
-    };
-    Ok(Listed { rows: rows.iter().map(decode).collect::<Result<_, _>>()?, counts })
+    Ok(Listed { rows, counts })
+}
+
+fn decode(table: &'static Table, row: &SqliteRow, manner: Manner) -> Result<Cells, sqlx::Error> {
+    table.columns(manner).enumerate().map(|(place, column)| Cell::from_row(column, row, place)).collect()
 }
 
 async fn count(look: &mut SqliteConnection, sql: String, cells: Cells) -> Result<i64, Refusal> {
@@ -66,16 +77,21 @@ async fn count(look: &mut SqliteConnection, sql: String, cells: Cells) -> Result
 
 /// The newest time of the readings of a house, by its address.
 pub(super) async fn last_of_house(store: &Store, address: &str) -> Result<Option<String>, Refusal> {
-    let mut look = store.look().await?;
+    let mut step = store.look().await?;
     let newest = "SELECT max((SELECT max(time) FROM Reading WHERE locationId = Location.id)) FROM Location \
                   WHERE houseId IN (SELECT id FROM House WHERE address = ?)";
-    Ok(sqlx::query_scalar(newest).bind(address).fetch_one(&mut *look).await?)
+    let newest = sqlx::query_scalar(newest).bind(address).fetch_one(step.open()?).await?;
+    step.end().await?;
+    Ok(newest)
 }
 
 /// The newest time of the readings of a node.
 pub(super) async fn last_of_node(store: &Store, node: i64) -> Result<Option<String>, Refusal> {
-    let mut look = store.look().await?;
-    Ok(sqlx::query_scalar("SELECT max(time) FROM Reading WHERE nodeId = ?").bind(node).fetch_one(&mut *look).await?)
+    let mut step = store.look().await?;
+    let newest = "SELECT max(time) FROM Reading WHERE nodeId = ?";
+    let newest = sqlx::query_scalar(newest).bind(node).fetch_one(step.open()?).await?;
+    step.end().await?;
+    Ok(newest)
 }
 
 /// What a single object is stored as.
@@ -102,16 +118,20 @@ pub(super) async fn post(
     if manner.is_legacy() {
         return post_legacy(store, table, cells, manner).await;
     }
+    if let Some(named) = object.get(crate::wire::TABLE_KEY).filter(|named| named.as_str().and_then(Table::named) != Some(table)) {
+        return Err(Refusal::Malformed(format!("{} is posted to {}/", cut(named), table.word())));
+    }
     if !table.has_global_id() {
         set(table, &mut cells, "id", Cell::Null, manner);
     } else if get(table, &cells, "id", manner) == Cell::Null {
         return Err(Refusal::Malformed(format!("a {} needs its id", table.name)));
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, table, &cells, manner).await?;
-    let found = find(&mut change, table, &cells, manner).await?;
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, table, &cells, manner).await?;
+    let found = find(change, table, &cells, manner).await?;
     let stored = match (found, table.repeat) {
-        (None, _) => insert(&mut change, table, cells.clone(), cells, manner).await?,
+        (None, _) => insert(change, table, cells.clone(), cells, manner).await?,
         (Some(there), Repeat::Keep | Repeat::Another) => there,
         (Some(there), Repeat::Guard(columns)) => {
             for name in columns {
@@ -125,10 +145,10 @@ pub(super) async fn post(
         }
         (Some(there), Repeat::Replace) => {
             set(table, &mut cells, "id", Cell::Int(there.id), manner);
-            replace(&mut change, table, there.id, cells, manner).await?
+            replace(change, table, there.id, cells, manner).await?
         }
     };
-    change.commit().await?;
+    step.end().await?;
     Ok(stored)
 }
 
@@ -137,11 +157,12 @@ async fn post_legacy(store: &Store, table: &'static Table, cells: Cells, manner:
     if table.name == "House" && matches!(get(table, &cells, "address", manner), Cell::Text(text) if !text.is_ascii()) {
         return Err(Refusal::Legacy("an address with a letter beyond ASCII".to_owned()));
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, table, &cells, manner).await?;
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, table, &cells, manner).await?;
     let kept = table.columns(manner).zip(cells.clone()).map(|(column, cell)| cell.cut_as_legacy(column)).collect();
-    let stored = insert(&mut change, table, kept, cells, manner).await?;
-    change.commit().await?;
+    let stored = insert(change, table, kept, cells, manner).await?;
+    step.end().await?;
     Ok(stored)
 }
 
@@ -160,14 +181,15 @@ pub(super) async fn put(
         }
         _ => set(table, &mut cells, "id", Cell::Int(id), manner),
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, table, &cells, manner).await?;
-    let stored = if find(&mut change, table, &cells, manner).await?.is_some() {
-        replace(&mut change, table, id, cells, manner).await?
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, table, &cells, manner).await?;
+    let stored = if find(change, table, &cells, manner).await?.is_some() {
+        replace(change, table, id, cells, manner).await?
     } else {
-        insert(&mut change, table, cells.clone(), cells, manner).await?
+        insert(change, table, cells.clone(), cells, manner).await?
     };
-    change.commit().await?;
+    step.end().await?;
     Ok(stored)
 }
 
@@ -203,11 +225,7 @@ async fn find(
     let identity = table.identity.iter().map(|name| get(table, cells, name, manner));
     let rows = fetch(change, sql, identity).await?;
     let Some(row) = rows.first() else { return Ok(None) };
-    let cells = table
-        .columns(manner)
-        .enumerate()
-        .map(|(place, column)| Cell::from_row(column, row, place))
-        .collect::<Result<Cells, _>>()?;
+    let cells = decode(table, row, manner)?;
     Ok(Some(Stored { id: id_of(table, &cells, manner), cells }))
 }
 
@@ -249,6 +267,11 @@ fn refused_by_key(error: sqlx::Error) -> Refusal {
         }
         _ => Refusal::Unavailable(error),
     }
+}
+
+/// The beginning of a value, for people.
+fn cut(value: &Value) -> String {
+    value.to_string().chars().take(40).collect()
 }
 
 fn get(table: &'static Table, cells: &[Cell], name: &str, manner: Manner) -> Cell {

@@ -2,7 +2,10 @@
 //!
 //! The one rule: a change runs in a task of its own, so that a client that leaves in the middle cuts nothing in half.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -28,6 +31,8 @@ use crate::wire::{GENERATION_HEADER, SOURCE_HEADER};
 const BODIES_KIB_MAX: usize = 256 << 10;
 /// How many bodies are inflated and stored at once (I7): each may grow to 64 MiB.
 const INFLATED_MAX: usize = 4;
+/// How often people are told that the database fails.
+const ALARM_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What every request needs.
 #[derive(Debug)]
@@ -37,37 +42,63 @@ pub(super) struct Central {
     bodies: Arc<Semaphore>,
     inflated: Semaphore,
     address: String,
+    alarmed: Mutex<Option<Instant>>,
 }
 
 impl Central {
     /// Serves a database; `address` stands in for a missing Host header.
     pub(super) fn new(store: Arc<Store>, manner: Manner, address: String) -> Self {
-        Self { store, manner, bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)), inflated: Semaphore::new(INFLATED_MAX), address }
+        Self {
+            store,
+            manner,
+            bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
+            inflated: Semaphore::new(INFLATED_MAX),
+            address,
+            alarmed: Mutex::new(None),
+        }
+    }
+
+    /// Tells people that the database fails, at most once in [`ALARM_INTERVAL`].
+    fn alarm(&self, cause: &sqlx::Error) {
+        let mut alarmed = self.alarmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if alarmed.is_none_or(|at| at.elapsed() >= ALARM_INTERVAL) {
+            *alarmed = Some(Instant::now());
+            tracing::error!(error = %cause, "the receiver's database cannot serve: check its disk; until then requests are refused");
+        }
     }
 }
 
 /// Answers any request.
 pub(super) async fn serve(State(central): State<Arc<Central>>, request: Request<Body>) -> Response<Body> {
     let outcome = answer(&central, request).await;
+    if let Err(Refusal::Unavailable(cause)) = &outcome {
+        central.alarm(cause);
+    }
     respond(outcome, central.manner)
 }
 
 async fn answer(central: &Arc<Central>, request: Request<Body>) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
-    let word = match head.uri.path().strip_prefix("/rest/").map(|word| (word, word.strip_suffix('/'))) {
-        Some((_, Some(word))) if !word.is_empty() => word.to_ascii_lowercase(),
-        _ if central.manner.is_legacy() && !head.uri.path().ends_with('/') => return Ok(Answer::Page),
-        Some((word, None)) => {
-            return Err(Refusal::Lost(format!(
-                "nothing is at /rest/{word}: the trailing slash is required, as in /rest/{word}/"
-            )));
-        }
-        _ => return Err(Refusal::Lost("nothing is here: the calls are under /rest/, as in /rest/sensortype/".to_owned())),
-    };
     match head.method {
-        Method::GET | Method::HEAD => get(central, &word, &head.uri, &head.headers).await,
-        Method::POST | Method::PUT => change(central, word, head.method, head.uri, head.headers, body).await,
+        Method::GET | Method::HEAD => match word(head.uri.path(), central.manner)? {
+            Some(word) => get(central, &word, &head.uri, &head.headers).await,
+            None => Ok(Answer::Page),
+        },
+        Method::POST | Method::PUT => change(central, head.method, head.uri, head.headers, body).await,
         other => Err(Refusal::Method(format!("{other} is not understood: it is one of GET, POST and PUT"))),
+    }
+}
+
+/// The word of an address, as in `/rest/sensortype/`; `None` where the legacy server shows a page instead.
+fn word(path: &str, manner: Manner) -> Result<Option<String>, Refusal> {
+    let word = path.strip_prefix("/rest/").filter(|word| !word.is_empty());
+    match word.map(|word| word.strip_suffix('/').ok_or(word)) {
+        Some(Ok(word)) => Ok(Some(word.to_ascii_lowercase())),
+        _ if manner.is_legacy() && !path.ends_with('/') => Ok(None),
+        Some(Err(word)) => {
+            Err(Refusal::Lost(format!("nothing is at /rest/{word}: it takes a trailing slash, as in /rest/{word}/")))
+        }
+        None => Err(Refusal::Lost("nothing is here: the calls are under /rest/, as in /rest/sensortype/".to_owned())),
     }
 }
 
@@ -96,21 +127,16 @@ async fn get(central: &Central, word: &str, uri: &Uri, headers: &HeaderMap) -> R
     Ok(Answer::Found { json, range: None })
 }
 
-async fn change(
-    central: &Arc<Central>,
-    word: String,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Answer, Refusal> {
+/// Reads the body first, whatever is asked: a client still writing when the connection ends would never see a refusal.
+async fn change(central: &Arc<Central>, method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Result<Answer, Refusal> {
+    let room = central.bodies.clone().acquire_many_owned(body::kib_max(&body)).await.map_err(|_| stopping())?;
+    let body = body::read(&headers, body).await?;
+    let Some(word) = word(uri.path(), central.manner)? else { return Ok(Answer::Page) };
     let form =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
     if central.manner.is_legacy() && form {
         return Err(Refusal::Legacy("a form".to_owned()));
     }
-    let room = central.bodies.clone().acquire_many_owned(body::kib_max(&body)).await.map_err(|_| stopping())?;
-    let body = body::read(&headers, body).await?;
     let central = central.clone();
     let task = async move {
         let answer = store(&central, &word, &method, &uri, &headers, body).await;
@@ -143,7 +169,7 @@ async fn store(
     let table = Table::named(word).ok_or_else(|| unknown(word))?;
     let object: Map<String, Value> =
         serde_json::from_slice(&body).map_err(|cause| Refusal::Malformed(format!("the body is not a JSON object: {cause}")))?;
-    let stored = if method == Method::PUT && table.has_global_id() {
+    let stored = if method == Method::PUT && table.takes_put() {
         let id = number(parameter(&pairs(uri)?, "id")?)?;
         catalog::put(&central.store, table, id, object, manner).await?
     } else if method == Method::POST && table.posted {

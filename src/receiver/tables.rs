@@ -20,7 +20,7 @@ pub(super) enum Kind {
 }
 
 /// One column.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Column {
     /// Its name, in the database and in JSON.
     pub name: &'static str,
@@ -46,7 +46,7 @@ pub(super) enum Repeat {
 }
 
 /// One table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Table {
     /// Its name, which is also `__table__`.
     pub name: &'static str,
@@ -261,6 +261,11 @@ impl Table {
     /// Whether its id means the same on every server: a post brings it along.
     pub(super) fn has_global_id(&self) -> bool {
         self.identity == ["id"]
+    }
+
+    /// Whether a whole object may be put over a row. Types may not: rows of every gateway hang on their meaning.
+    pub(super) fn takes_put(&self) -> bool {
+        self.has_global_id() && self.repeat == Repeat::Replace
     }
 
     /// The word in its address, and in the Location of what was stored.

@@ -2,7 +2,7 @@
 //!
 //! The one rule: rows are stored by their identity (I6), so a repeat of a request changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::json;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, query_builder::Separated};
@@ -32,30 +32,33 @@ pub(super) async fn store(store: &Store, batch: Batch, origin: Option<Origin>, m
     if manner.is_legacy() {
         check_seconds(&batch.readings)?;
     }
-    let mut change = store.change().await?;
-    check_references(&mut change, &batch, manner).await?;
-    store_readings(&mut change, &batch.readings).await?;
+    let mut step = store.change().await?;
+    let change = step.open()?;
+    check_references(change, &batch, manner).await?;
+    store_readings(change, &batch.readings).await?;
     match manner {
         Manner::Packhorse => {
             let (identified, natural): (Vec<&State>, Vec<&State>) =
                 batch.states.iter().partition(|state| state.local_id.is_some());
-            store_states(&mut change, &identified, origin, ON_IDENTITY).await?;
-            store_states(&mut change, &natural, None, ON_NATURAL_KEY).await?;
-            replace_sensors(&mut change, &batch.sensors).await?;
+            if let Some(origin) = origin {
+                adopt(change, &identified, origin).await?;
+            }
+            store_states(change, &identified, origin, ON_IDENTITY).await?;
+            store_states(change, &natural, None, ON_NATURAL_KEY).await?;
+            replace_sensors(change, &batch.sensors).await?;
         }
         Manner::Legacy => {
             let (numbered, bare): (Vec<&State>, Vec<&State>) = batch.states.iter().partition(|state| state.seq_num.is_some());
             let zeroed: Vec<State> = bare.into_iter().map(zeroed).collect();
-            store_states(&mut change, &numbered, None, ON_NATURAL_KEY).await?;
-            store_states(&mut change, &zeroed.iter().collect::<Vec<_>>(), None, "").await.map_err(repeated)?;
+            store_states(change, &numbered, None, ON_NATURAL_KEY).await?;
+            store_states(change, &zeroed.iter().collect::<Vec<_>>(), None, "").await.map_err(repeated)?;
         }
-        Manner::LegacyOldNodeState => store_states(&mut change, &batch.states.iter().collect::<Vec<_>>(), None, "").await?,
+        Manner::LegacyOldNodeState => store_states(change, &batch.states.iter().collect::<Vec<_>>(), None, "").await?,
     }
     if manner.is_legacy() {
-        insert_sensors(&mut change, &batch.sensors).await?;
+        insert_sensors(change, &batch.sensors).await?;
     }
-    change.commit().await?;
-    Ok(())
+    step.end().await
 }
 
 const ON_IDENTITY: &str = " ON CONFLICT (source, generation, localId) WHERE localId IS NOT NULL DO UPDATE SET time = excluded.time, \
@@ -154,6 +157,26 @@ async fn store_states(
     };
     let into = "INSERT INTO NodeState (time, nodeId, parent, localtime, seq_num, rssi, source, generation, localId)";
     store_rows(change, into, states, bind, on_conflict).await
+}
+
+/// Gives a state that is here without identity the one that it now comes with: a gateway's first request may have been stored before it
+/// knew this receiver for what it is, and its answer lost.
+async fn adopt(change: &mut SqliteConnection, states: &[&State], origin: Origin) -> Result<(), sqlx::Error> {
+    let any = "SELECT EXISTS (SELECT 1 FROM NodeState WHERE localId IS NULL)";
+    if states.is_empty() || !sqlx::query_scalar::<_, bool>(any).fetch_one(&mut *change).await? {
+        return Ok(());
+    }
+    let keys: BTreeMap<_, _> =
+        states.iter().map(|state| (state.local_id, json!([state.time, state.node, state.seq_num, state.local_id]))).collect();
+    let keys: Vec<_> = keys.into_values().collect();
+    let adopt = "UPDATE NodeState SET source = ?1, generation = ?2, localId = told.localId \
+        FROM (SELECT value ->> 0 AS time, value ->> 1 AS nodeId, value ->> 2 AS seq_num, value ->> 3 AS localId FROM json_each(?3)) AS told \
+        WHERE NodeState.localId IS NULL AND NodeState.time = told.time AND NodeState.nodeId = told.nodeId \
+        AND ifnull(NodeState.seq_num, 0) = ifnull(told.seq_num, 0) AND (NodeState.seq_num IS NULL) = (told.seq_num IS NULL) \
+        AND NOT EXISTS (SELECT 1 FROM NodeState AS own WHERE own.source = ?1 AND own.generation = ?2 AND own.localId = told.localId)";
+    let adopt = sqlx::query(adopt).bind(origin.source.to_string()).bind(i64::from(origin.generation.0));
+    adopt.bind(json!(keys).to_string()).execute(change).await?;
+    Ok(())
 }
 
 /// One sensor for each node and sensor type: the oldest takes the new calibration.

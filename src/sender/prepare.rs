@@ -63,8 +63,11 @@ mod tests {
     use super::*;
     use crate::domain::{EntityKind, Epoch, Generation, LocalId, RemoteId, Rows, Seq, Stream};
 
-    fn batch(rows: &[(i64, i64, Option<i64>, f32)]) -> Batch {
-        let int = |value: &dyn Fn(&(i64, i64, Option<i64>, f32)) -> Option<i64>| Column::Int(rows.iter().map(value).collect());
+    /// Node, type, location, value.
+    type Row = (i64, i64, Option<i64>, f32);
+
+    fn batch(rows: &[Row]) -> Batch {
+        let int = |value: &dyn Fn(&Row) -> Option<i64>| Column::Int(rows.iter().map(value).collect());
         let columns = vec![
             Column::Int((0..rows.len() as i64).map(Some).collect()),
             int(&|row| Some(row.0)),

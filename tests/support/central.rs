@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
+    fmt::Write as _,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ pub struct Central {
     pool: SqlitePool,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), ReceiverError>>>,
-    _dir: Option<tempfile::TempDir>,
+    dir: Option<tempfile::TempDir>,
 }
 
 /// An answer as it came over the wire.
@@ -51,7 +52,7 @@ impl Central {
     pub fn start(manner: Manner) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut central = Self::open(&dir.path().join("central.db"), manner);
-        central._dir = Some(dir);
+        central.dir = Some(dir);
         central
     }
 
@@ -66,7 +67,7 @@ impl Central {
         // References are not checked here: a test may seed a row without all that it points to.
         let options = SqliteConnectOptions::new().filename(path).foreign_keys(false);
         let pool = runtime.block_on(SqlitePool::connect_with(options)).unwrap();
-        Self { address, path: path.to_owned(), runtime: Some(runtime), pool, stop, running: Some(running), _dir: None }
+        Self { address, path: path.to_owned(), runtime: Some(runtime), pool, stop, running: Some(running), dir: None }
     }
 
     fn runtime(&self) -> &Runtime {
@@ -104,7 +105,7 @@ impl Central {
 
     pub fn connect(&self) -> TcpStream {
         let line = TcpStream::connect(self.address).unwrap();
-        line.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        line.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         line
     }
 
@@ -145,10 +146,10 @@ pub fn send(
 ) {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
     if let Some(body) = body {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     head.push_str("\r\n");
     line.write_all(head.as_bytes()).unwrap();

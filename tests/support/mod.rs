@@ -18,3 +18,8 @@ pub use database::{Database, Schema};
 pub use greenhouse::{Loaded, load_greenhouse};
 pub use mariadb::Mariadb;
 pub use proxy::Proxy;
+
+/// The position after a row, as a table with an id or without one is paged.
+pub fn position(rows: &packhorse::domain::Rows, row: usize) -> Option<packhorse::domain::Position> {
+    rows.id_position(row).or_else(|| rows.key_position(row))
+}
