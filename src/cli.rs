@@ -7,6 +7,7 @@ pub mod cleardb;
 pub mod datagen;
 pub mod import_legacy;
 pub mod logging;
+pub mod progress;
 pub mod queue;
 pub mod receiver;
 pub mod reconcile;

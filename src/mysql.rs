@@ -199,6 +199,12 @@ async fn count_buckets(connection: &mut MySqlConnection, question: &Question) ->
 }
 
 async fn last(connection: &mut MySqlConnection, table: &Table, before: Option<Micros>) -> Result<Position, Trouble> {
+    if let (Order::Id, Some(time)) = (table.order, before) {
+        let first: Option<i64> = prepared(&query::first_id_from(table, time)).fetch_one(&mut *connection).await?.try_get(0)?;
+        if let Some(first) = first {
+            return Ok(Position::Id(first - 1));
+        }
+    }
     let Some(row) = prepared(&query::last(table, before)).fetch_optional(connection).await? else {
         return Ok(Position::Start);
     };

@@ -147,7 +147,8 @@ pub trait Source: Send {
     /// The next rows after a position, in paging order; fewer than the limit only when there are no more for now.
     async fn page(&mut self, request: &PageRequest) -> Result<Rows, SourceError>;
 
-    /// The position of the last row of a stream in paging order, or `Start` when it is empty. For streams paged by key: of those before `before`.
+    /// The position of the last row of a stream in paging order, or `Start` when it is empty. With `before`: the last position that no row
+    /// at or after that time lies before (where rows are paged by id, older rows may lie behind it as well).
     async fn last(&mut self, stream: Stream, before: Option<Micros>) -> Result<Position, SourceError>;
 
     /// How many rows of a stream lie after a position (and before a time): for people, may be capped at `cap`.

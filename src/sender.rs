@@ -171,6 +171,10 @@ impl Sender<'_> {
     async fn send(&mut self, batch: Batch) -> Result<Option<Batch>, StoreError> {
         let snapshot = self.outbox.snapshot();
         let Prepared { delivery, aside } = prepare::prepare(&batch, &snapshot.mappings, snapshot.meta.source);
+        if !aside.is_empty() && self.catalog_due() {
+            // What these rows wait for came in with them, after the last sync.
+            return Ok(Some(batch));
+        }
         if delivery.rows.is_empty() {
             self.outbox.settle(batch, aside, None, (self.options.clock)()).await?;
             return Ok(None);

@@ -13,7 +13,7 @@ use packhorse::{
     },
     ports::{PageRequest, Source, SourceError},
 };
-use support::{Database, Mariadb, Schema};
+use support::{Database, Mariadb, Schema, gateway::packhorse};
 
 async fn writable(bare: bool) -> Database {
     let server = Mariadb::shared();
@@ -99,4 +99,85 @@ async fn a_user_who_may_only_read_is_told() {
     let db = Database::create(Mariadb::shared(), Schema::classic()).await;
     let error = datagen(db.url(), &DatagenOptions { create_tables: false, ..ramps(1) }, |_| {}).await.unwrap_err();
     assert!(matches!(error, SourceError::Denied { .. }) && error.to_string().contains("GRANT"), "{error}");
+}
+
+/// `packhorse datagen ARGS`: exit code, standard output and standard error.
+async fn command(url: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = packhorse();
+    command.args(["datagen", "--url", url]).args(args);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// One text of a whole column, in the order of time.
+async fn column(db: &Database, expression: &str, table: &str, node: u32) -> String {
+    let sql = format!("SELECT GROUP_CONCAT({expression} ORDER BY time) FROM {table} WHERE nodeId = {node}");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(db.admin()).await.unwrap()
+}
+
+fn joined(values: impl Iterator<Item = u64>) -> String {
+    values.map(|value| value.to_string()).collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test]
+async fn the_command_writes_one_ramp_each_way_unless_told_otherwise() {
+    let db = writable(true).await;
+    let (code, out, error) = command(db.url(), &["--create-tables"]).await;
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.starts_with("202 readings and 202 node states, from "), "{out}");
+    assert_eq!(column(&db, "value", "Reading", 37).await, joined(0..=100));
+    assert_eq!(column(&db, "value", "Reading", 38).await, joined((0..=100).rev()));
+    for node in [37, 38] {
+        assert_eq!(column(&db, "seq_num", "NodeState", node).await, joined(0..=100));
+    }
+    assert_eq!(db.number("SELECT TIMESTAMPDIFF(SECOND, MIN(time), MAX(time)) FROM Reading").await, 100 * 300);
+    assert_eq!(db.number("SELECT COUNT(*) FROM Reading WHERE time > UTC_TIMESTAMP()").await, 0);
+}
+
+#[tokio::test]
+async fn the_command_minds_gap_and_states_and_counts_anew_with_each_ramp() {
+    let db = writable(false).await;
+    db.run("INSERT INTO Node (id) VALUES (37), (7); INSERT INTO SensorType (id, name) VALUES (0, 'Mine')").await;
+    db.run("INSERT INTO Reading (time, nodeId, type, value) VALUES ('2013-01-01', 7, 0, 1), ('2013-01-01', 37, 0, -1)").await;
+    let (code, _, error) = command(db.url(), &["--count", "205", "--gap", "7s", "--states-every", "40"]).await;
+    assert_eq!(code, Some(0), "{error}");
+    let rising = format!("-1,{},{},0,1,2", joined(0..=100), joined(0..=100));
+    assert_eq!(column(&db, "value", "Reading", 37).await, rising);
+    assert_eq!(column(&db, "seq_num", "NodeState", 38).await, "0,1,2,0,1,2,0");
+    let gaps = "SELECT COUNT(DISTINCT gap) * 100 + MAX(gap) FROM \
+                (SELECT TIMESTAMPDIFF(SECOND, LAG(time) OVER (ORDER BY time), time) AS gap FROM Reading WHERE nodeId = 38) AS g";
+    assert_eq!(db.number(gaps).await, 107);
+    // What was there stays as it was.
+    assert_eq!(db.number("SELECT COUNT(*) FROM Reading WHERE time = '2013-01-01' AND ABS(value) = 1").await, 2);
+    assert_eq!(db.number("SELECT COUNT(*) FROM SensorType WHERE name = 'Mine'").await, 1);
+}
+
+#[tokio::test]
+async fn the_command_makes_houses() {
+    let db = writable(true).await;
+    let (code, out, error) = command(db.url(), &["--create-tables", "--houses", "2", "--days", "3"]).await;
+    assert_eq!(code, Some(0), "{error}");
+    let packets = 3 * 288 + 1;
+    assert!(out.starts_with(&format!("{} readings and {} node states", packets * 32, packets * 8)), "{out}");
+    assert_eq!(db.number("SELECT COUNT(*) FROM House").await, 2);
+}
+
+#[tokio::test]
+async fn the_command_says_what_is_wrong() {
+    let db = writable(true).await;
+    let (code, out, error) = command(db.url(), &[]).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(error.starts_with("error: cannot write samples: ") && error.contains("Node"), "{error}");
+    let nobody = db.url().replace("secret", "guess");
+    let (code, _, error) = command(&nobody, &[]).await;
+    assert_eq!(code, Some(3));
+    assert!(error.contains("check user and password") && !error.contains("guess"), "{error}");
+    let (code, _, error) = command("mysql://u@127.0.0.1:1/ch", &[]).await;
+    assert_eq!(code, Some(3));
+    assert!(error.contains("nothing listens at 127.0.0.1:1"), "{error}");
+    for args in [&["--count", "0"][..], &["--gap", "10ms"], &["--days", "3"], &["--houses", "1", "--count", "5"]] {
+        let (code, _, error) = command(db.url(), args).await;
+        assert_eq!(code, Some(2), "{args:?} {error}");
+    }
 }

@@ -114,7 +114,7 @@ fn unreachable_because(error: &io::Error, place: &Place) -> String {
 fn refused(number: u16, message: &str, place: &Place, cause: Option<Box<dyn Error + Send + Sync>>) -> SourceError {
     let Place { server, user, database } = place;
     match number {
-        1045 => SourceError::Denied { advice: format!("{message}; check user and password of [source] url"), cause },
+        1045 => SourceError::Denied { advice: format!("{message}; check user and password of the url"), cause },
         1698 => SourceError::Denied {
             advice: format!(
                 "{message}; this user may log in only through the operating system: \
@@ -139,7 +139,7 @@ fn refused(number: u16, message: &str, place: &Place, cause: Option<Box<dyn Erro
         },
         1129 | 1130 => SourceError::Denied { advice: format!("{message}; {server} does not accept this host"), cause },
         1227 | 1370 | 1820 | 1862 => SourceError::Denied { advice: format!("{message}; user '{user}' lacks a right"), cause },
-        1049 => SourceError::Schema { advice: format!("{message}; check the database name in [source] url") },
+        1049 => SourceError::Schema { advice: format!("{message}; check the database name in the url") },
         1146 => SourceError::Schema { advice: format!("{message}; is `{database}` the cogent-house database?") },
         1054 => SourceError::Schema { advice: format!("{message}; the table was changed, or is of an unknown version") },
         1356 => SourceError::Schema { advice: format!("{message}; mend the view") },

@@ -65,6 +65,15 @@ pub(super) fn last(table: &Table, before: Option<Micros>) -> Question {
     ask.done()
 }
 
+/// The first id of a row at or after a time, for tables paged by id.
+pub(super) fn first_id_from(table: &Table, time: Micros) -> Question {
+    let columns = table.paging().map(|place| quoted(table.name(place))).collect::<Vec<_>>().join(", ");
+    let mut ask = Ask::select(&format!("MIN({columns})"), table);
+    ask.condition(&format!("{} >= ?", quoted(table.name(table.spec().key[0]))));
+    ask.binds.push(Bind::Time(to_bind(time)));
+    ask.done()
+}
+
 /// How many rows have a time that is not a date, or none where the time leads the key.
 pub(super) fn unreadable(table: &Table) -> Question {
     let time = quoted(table.name(table.spec().key[0]));

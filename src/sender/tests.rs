@@ -33,6 +33,8 @@ struct Model {
     refused_address: Option<String>,
     delivered: Vec<(Seq, Seq)>,
     statuses: usize,
+    /// How long a status takes.
+    status_takes: Duration,
 }
 
 #[derive(Default)]
@@ -127,7 +129,11 @@ impl Sink for ModelSink {
     }
 
     async fn push_status(&self, _: &PushStatus) -> Result<(), Outcome> {
-        self.with(|model| model.statuses += 1);
+        let takes = self.with(|model| {
+            model.statuses += 1;
+            model.status_takes
+        });
+        sleep(takes).await;
         Ok(())
     }
 
@@ -276,6 +282,25 @@ async fn rows_of_a_house_that_the_server_refuses_are_held_and_return_when_it_tak
     assert_all_there_once(&sink, 0..300);
     sink.with(|model| assert!(model.readings.values().all(|(_, stored)| *stored == 1), "each exactly once"));
     assert_eq!((outbox.snapshot().parked(), outbox.snapshot().pending()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_come_with_a_new_node_after_the_sync_are_not_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..10)).await.unwrap();
+    // The new rows come between the catalog's sync and the first lease.
+    sink.with(|model| model.status_takes = Duration::from_secs(2));
+    let late = async {
+        sleep(Duration::from_secs(1)).await;
+        let mut late = captured(10..20);
+        late.rows = late.rows.with_ints(1, vec![Some(2); 10]);
+        late.catalog.push((of(EntityKind::Node, 2), Entity::Node(Node { location: None, node_type: None })));
+        outbox.append(late).await.unwrap();
+    };
+    tokio::join!(drain(&outbox, &sink), late);
+    assert_all_there_once(&sink, 0..20);
+    assert_eq!(outbox.snapshot().stream(Stream::Reading).parked_ever, 0);
 }
 
 #[tokio::test(start_paused = true)]

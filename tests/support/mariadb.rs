@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, OnceLock},
@@ -41,6 +42,8 @@ impl Mariadb {
             .arg(&directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // Ctrl-C at a terminal is for us: the server ends when we do.
+            .process_group(0)
             .spawn()
             .expect("bash runs");
         let say = script.stdin.take();

@@ -100,6 +100,8 @@ impl Reader<'_, '_> {
         if !name.is_empty() && !is_directory_name(&name) {
             let write = "write 1 to 64 letters, digits, -, _ and ., beginning with a letter or digit: a directory is called so";
             self.problem("name", format!("{} is not safe as a directory's name", quoted(&name)), write);
+        } else if ["lock", "source-id"].contains(&name.as_str()) {
+            self.problem("name", format!("{} is a file of data_dir", quoted(&name)), "write another name");
         }
         let url = self.destination_url();
         let auth = self.auth();
