@@ -105,16 +105,19 @@ pub async fn run(
         Capture { source, outbox, options, catalog: Catalog::new(), report: CaptureReport::default(), started: None };
     let mut trouble: Option<String> = None;
     let mut paused: Option<&str> = None;
+    // With an end: why the last try failed.
+    let mut failed: Option<SourceError> = None;
     loop {
         let polled = tokio::select! {
             polled = capture.poll() => polled,
-            () = stop.cancelled() => return Ok(capture.report),
+            () = stop.cancelled() => return stopped(capture.report, failed),
         };
         let pause = match polled {
             Ok(polled) => {
                 if trouble.take().is_some() {
                     tracing::info!(outbox = %outbox.path().display(), "the source is back");
                 }
+                failed = None;
                 retry.reset();
                 if !matches!(polled, Polled::Paused(_)) && paused.take().is_some() {
                     tracing::info!(outbox = %outbox.path().display(), "capture goes on");
@@ -138,7 +141,10 @@ pub async fn run(
                 // Without an end the log tells it; with one, whoever waits for the end is told if it stays.
                 match until {
                     Until::Stopped => complain(&mut trouble, &error),
-                    Until::CaughtUp => tracing::debug!(error = error.to_string(), "capture tries again"),
+                    Until::CaughtUp => {
+                        tracing::debug!(error = error.to_string(), "capture tries again");
+                        failed = Some(error);
+                    }
                 }
                 retry.next_wait()
             }
@@ -146,9 +152,14 @@ pub async fn run(
         };
         tokio::select! {
             () = sleep(pause) => {}
-            () = stop.cancelled() => return Ok(capture.report),
+            () = stop.cancelled() => return stopped(capture.report, failed),
         }
     }
+}
+
+/// A stop in the middle of trouble must not hide it.
+fn stopped(report: CaptureReport, failed: Option<SourceError>) -> Result<CaptureReport, CaptureError> {
+    failed.map_or(Ok(report), |error| Err(error.into()))
 }
 
 fn needs_a_human(error: &SourceError) -> bool {
