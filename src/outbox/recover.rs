@@ -83,7 +83,7 @@ fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, dama
     let begin = |stream: Stream| {
         let bound = sidecar.map(|sidecar| &sidecar.streams[usize::from(stream.number())]);
         let (started, watermark) = bound.map_or((true, Position::Start), |bound| (bound.started, bound.from.clone()));
-        StreamState { started, watermark, ..StreamState::new() }
+        StreamState { watermark, started, ..StreamState::new() }
     };
     let generation = sidecar.map_or(Generation(0), |sidecar| sidecar.meta.generation);
     let mappings = sidecar.map(|sidecar| sidecar.mappings.iter().copied().collect()).unwrap_or_default();
