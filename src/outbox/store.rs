@@ -42,7 +42,7 @@ pub enum StoreError {
     },
     /// The files are not what a store leaves behind.
     #[error(
-        "the outbox at {path} is damaged: {what}; nothing was changed: keep the folder and see docs/architecture.md, 'When an outbox does not open'"
+        "the outbox at {path} is damaged: {what}; nothing was changed: `packhorse run` sets it aside and captures its rows from the source again"
     )]
     Damaged {
         /// Its folder.

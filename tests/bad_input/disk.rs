@@ -137,16 +137,29 @@ async fn damage(scene: &mut Scene, words: &[&str], at_check: Option<&str>, mend:
     scene.all_is_well().await;
 }
 
+/// Damage that whoever only looks is told of, and that `run` mends: the store is set aside, and every row arrives from the source again.
+async fn rebuilt(scene: &mut Scene, words: &[&str], at_check: Option<&str>) {
+    if let Some(words) = at_check {
+        told(&scene.check().await, 1, &["problem ", "data_dir: ", words]);
+    }
+    for args in [&["queue", "status"][..], &["queue", "status", "--json"], &["queue", "list"], &["queue", "list", "--json"]] {
+        told(&scene.gateway.output(args).await, 1, words);
+    }
+    scene.central.restart().await;
+    told(&scene.once().await, 0, &["it is set aside, and the source is captured again from here", words[0]]);
+    let kept = fs::read_dir(outbox(scene).join("aside")).unwrap().count();
+    assert_eq!(kept, 1, "the damaged store is kept");
+    scene.all_is_well().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_current_that_names_nothing() {
-    let mut scene = with_waiting_rows().await;
-    let current = outbox(&scene).join("CURRENT");
     for (content, words) in
         [("gen-000007\n", "CURRENT names gen-000007, which is not there"), ("../elsewhere", "CURRENT does not name a store")]
     {
-        let good = fs::read_to_string(&current).unwrap();
-        fs::write(&current, content).unwrap();
-        damage(&mut scene, &[words, "keep the folder"], Some(words), |_| fs::write(&current, good).unwrap()).await;
+        let mut scene = with_waiting_rows().await;
+        fs::write(outbox(&scene).join("CURRENT"), content).unwrap();
+        rebuilt(&mut scene, &[words, "sets it aside"], Some(words)).await;
     }
 }
 
@@ -154,15 +167,9 @@ async fn a_current_that_names_nothing() {
 async fn a_damaged_store() {
     let mut scene = with_waiting_rows().await;
     let db = store(&scene).join("db");
-    let good = scene.dir.path().join("good");
-    copy(&store(&scene), &good);
     let bytes = fs::metadata(&db).unwrap().len() as usize;
     fs::write(&db, vec![0xa5; bytes]).unwrap();
-    damage(&mut scene, &["the outbox at", "is damaged", "keep the folder"], None, |scene| {
-        fs::remove_dir_all(store(scene)).unwrap();
-        copy(&good, &store(scene));
-    })
-    .await;
+    rebuilt(&mut scene, &["is damaged", "sets it aside"], None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

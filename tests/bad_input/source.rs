@@ -15,7 +15,7 @@ async fn a_wrong_password() {
     let reader = scene.source.reader();
     scene.source.run(&format!("ALTER USER {reader} IDENTIFIED BY 'changed'")).await;
     scene
-        .trouble("check user and password of [source] url", 3, 3, async |scene| {
+        .trouble("check user and password of the url", 3, 3, async |scene| {
             scene.source.run(&format!("ALTER USER {reader} IDENTIFIED BY 'secret'")).await;
         })
         .await;
@@ -63,7 +63,7 @@ async fn an_unknown_database() {
     let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
     std::fs::write(scene.gateway.config(), config.replace(&format!("/{name}?"), &format!("/{late}?"))).unwrap();
     scene
-        .trouble("check the database name in [source] url", 1, 1, async |scene| {
+        .trouble("check the database name in the url", 1, 1, async |scene| {
             // Until all is there, tables are missing: that is other trouble, told in its turn.
             let views = TABLES.map(|table| format!("CREATE VIEW {late}.{table} AS SELECT * FROM {name}.{table};")).concat();
             scene.source.run(&format!("CREATE DATABASE {late} CHARACTER SET utf8mb3; {views}")).await;
