@@ -7,11 +7,14 @@
 //! The one rule: the watermark moves only together with the rows that it covers.
 
 mod closure;
+mod settle;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+
+use self::settle::IdHorizon;
 
 use crate::{
     domain::{Catalog, Entity, LocalId, LocalRef, Micros, Position, Retry, Rows, Stream},
@@ -101,8 +104,15 @@ pub async fn run(
     mut retry: Retry,
     stop: &CancellationToken,
 ) -> Result<CaptureReport, CaptureError> {
-    let mut capture =
-        Capture { source, outbox, options, catalog: Catalog::new(), report: CaptureReport::default(), started: None };
+    let mut capture = Capture {
+        source,
+        outbox,
+        options,
+        catalog: Catalog::new(),
+        report: CaptureReport::default(),
+        started: None,
+        id_horizons: BTreeMap::new(),
+    };
     let mut trouble: Option<String> = None;
     let mut paused: Option<&str> = None;
     // With an end: why the last try failed.
@@ -201,6 +211,8 @@ struct Capture<'a> {
     report: CaptureReport,
     /// The database's time at the first poll.
     started: Option<Micros>,
+    /// Of streams paged by id.
+    id_horizons: BTreeMap<Stream, IdHorizon>,
 }
 
 impl Capture<'_> {
@@ -213,14 +225,21 @@ impl Capture<'_> {
         }
         let horizon = now.minus(self.options.settle);
         self.refresh_catalog().await?;
-        let mut streams = schema.streams;
+        let mut streams = Vec::new();
+        for stream in schema.streams {
+            let up_to = match stream.order {
+                Order::Key => UpTo::Time(horizon),
+                Order::Id => UpTo::Id(self.settled_id(stream.stream, now).await?),
+            };
+            streams.push((stream, up_to));
+        }
         let mut stuck = None;
         while !streams.is_empty() {
             let mut unfinished = Vec::new();
-            for stream in streams {
-                match self.turn(&stream, horizon).await {
+            for (stream, up_to) in streams {
+                match self.turn(&stream, up_to).await {
                     Ok(Turn::Done) => {}
-                    Ok(Turn::More) => unfinished.push(stream),
+                    Ok(Turn::More) => unfinished.push((stream, up_to)),
                     Ok(Turn::Full(why)) => return Ok(Polled::Paused(why)),
                     // What a table holds is that table's own trouble: the others go on.
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
@@ -231,13 +250,12 @@ impl Capture<'_> {
             }
             streams = unfinished;
         }
-        if let Some(error) = stuck {
-            return Err(error.into());
+        match (self.started, stuck) {
+            // A stream that is stuck is told when the others have been given their time to settle.
+            (Some(started), _) if horizon <= started => Ok(Polled::Settling(started.since(horizon) + Duration::from_millis(20))),
+            (_, Some(error)) => Err(error.into()),
+            (_, None) => Ok(Polled::CaughtUp),
         }
-        Ok(match self.started {
-            Some(started) if horizon <= started => Polled::Settling(started.since(horizon) + Duration::from_millis(20)),
-            _ => Polled::CaughtUp,
-        })
     }
 
     /// Once, when the source is first reached: where a new outbox begins, and what no page can hold.
@@ -280,18 +298,21 @@ impl Capture<'_> {
     }
 
     /// Fetches and appends some pages of a stream; the next page is fetched while one is committed.
-    async fn turn(&mut self, stream: &SourceStream, horizon: Micros) -> Result<Turn, CaptureError> {
+    async fn turn(&mut self, stream: &SourceStream, up_to: UpTo) -> Result<Turn, CaptureError> {
         let after = self.outbox.snapshot().stream(stream.stream).watermark.clone();
         check_order(stream, &after)?;
         let limit = self.options.page_rows_max;
-        let mut request = PageRequest { stream: stream.stream, after, before: Some(horizon), limit };
+        let mut request = PageRequest { stream: stream.stream, after, before: up_to.time(), limit };
         if let Some(why) = self.full() {
             return Ok(Turn::Full(why));
         }
         let mut page = self.page_or_part(&mut request).await?;
         for _ in 0..TURN_PAGES {
-            let Some(last) = page.len().checked_sub(1) else { return Ok(Turn::Done) };
-            let short = page.len() < request.limit as usize;
+            let fetched = page.len();
+            let page_settled = up_to.settled(page);
+            let Some(last) = page_settled.len().checked_sub(1) else { return Ok(Turn::Done) };
+            let short = page_settled.len() < fetched || fetched < request.limit as usize;
+            page = page_settled;
             request.after = position(stream, &page, last)?;
             let catalog = self.needed(&page).await?;
             let captured = Captured { rows: page, watermark: request.after.clone(), catalog, at: (self.options.clock)() };
@@ -311,6 +332,16 @@ impl Capture<'_> {
             }
         }
         Ok(Turn::More)
+    }
+
+    /// The highest id of a stream that has been there for the settle time; `None` when none has yet.
+    async fn settled_id(&mut self, stream: Stream, now: Micros) -> Result<Option<i64>, SourceError> {
+        let highest = match self.source.last(stream, None).await? {
+            Position::Id(id) => id,
+            // Empty: whatever comes has a higher one.
+            Position::Start | Position::Key { .. } => i64::MIN,
+        };
+        Ok(self.id_horizons.entry(stream).or_default().note(now, highest, self.options.settle))
     }
 
     /// A page, or as much of it as lies before a row that cannot be read; the error when that row is the next one.
@@ -342,6 +373,36 @@ impl Capture<'_> {
         } else {
             None
         }
+    }
+}
+
+/// How far a stream has settled.
+#[derive(Clone, Copy)]
+enum UpTo {
+    /// Rows before this time.
+    Time(Micros),
+    /// Rows up to this id; none at all without one.
+    Id(Option<i64>),
+}
+
+impl UpTo {
+    fn time(self) -> Option<Micros> {
+        match self {
+            Self::Time(time) => Some(time),
+            Self::Id(_) => None,
+        }
+    }
+
+    /// The rows of a page that have settled: ids ascend in it.
+    fn settled(self, page: Rows) -> Rows {
+        let Self::Id(up_to) = self else { return page };
+        let is_settled = |row: usize| match (page.id_position(row), up_to) {
+            (Some(Position::Id(id)), Some(up_to)) => id <= up_to,
+            (_, None) => false,
+            (_, Some(_)) => true,
+        };
+        let settled = (0..page.len()).take_while(|row| is_settled(*row)).count();
+        if settled == page.len() { page } else { page.slice(0, settled) }
     }
 }
 

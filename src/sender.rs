@@ -134,7 +134,11 @@ impl Sender<'_> {
             match batch {
                 Some(batch) => next = self.send(batch).await?,
                 None if self.drained() => return Ok(()),
-                None => self.idle().await,
+                None => {
+                    // The catalog is in step and nothing waits: whatever the trouble was, it is over.
+                    self.all_well();
+                    self.idle().await;
+                }
             }
         }
     }

@@ -15,6 +15,8 @@ const NOW: i64 = 1_700_000_000;
 struct Scripted {
     readings: Vec<(i64, i64, i64, Option<i64>)>,
     states: Vec<i64>,
+    /// A state with this id is committed so long after the others.
+    late_state: Option<(i64, Duration)>,
     catalog: Catalog,
     /// What `connect` answers, one after the other; then success.
     failures: VecDeque<SourceError>,
@@ -32,6 +34,7 @@ impl Scripted {
         Self {
             readings,
             states: Vec::new(),
+            late_state: None,
             catalog: catalog(),
             failures: VecDeque::new(),
             began: tokio::time::Instant::now(),
@@ -116,7 +119,8 @@ impl Source for Scripted {
                     Position::Id(id) => id,
                     Position::Key { .. } => panic!("node states are paged by id"),
                 };
-                let ids: Vec<_> = self.states.iter().copied().filter(|id| *id > after).take(limit).collect();
+                let late = |id: i64| self.late_state.is_some_and(|(late, by)| late == id && self.began.elapsed() < by);
+                let ids: Vec<_> = self.states.iter().copied().filter(|id| *id > after && !late(*id)).take(limit).collect();
                 let all = |value| Column::Int(vec![value; ids.len()]);
                 let mut columns: Vec<Column> = [None, Some(5), Some(1), None, None, None, None].map(all).into();
                 columns[0] = Column::Int(ids.iter().copied().map(Some).collect());
@@ -409,4 +413,15 @@ async fn a_row_that_cannot_be_read_stops_its_stream_just_before_it_and_no_other(
     source.bad_second = None;
     catch_up(&mut source, &outbox, &options()).await.unwrap();
     assert_eq!(seconds(&outbox).await.len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_committed_a_little_after_higher_ids_is_not_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(Vec::new());
+    source.states = (1..=20).collect();
+    source.late_state = Some((13, Duration::from_millis(1_500)));
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).pending(), 20);
 }
