@@ -72,8 +72,9 @@ async fn generated(server: &Mariadb, readings: u64, rounds: u64, table: &mut Tab
     let options = DatagenOptions { create_tables: false, shape: Shape::Houses(Houses { days, ..houses }) };
     datagen(&server.url("root", "", source.name()), &options, |_| {}).await.unwrap();
     source.run("TRUNCATE NodeState").await;
-    let count = source.number("SELECT COUNT(*) FROM Reading").await as f64;
-    eprintln!("{count} readings of 40 nodes in 10 houses");
+    let readings = source.number("SELECT COUNT(*) FROM Reading").await as u64;
+    eprintln!("{readings} readings of 40 nodes in 10 houses");
+    let count = readings as f64;
 
     let (mut captured, mut delivered) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -86,7 +87,7 @@ async fn generated(server: &Mariadb, readings: u64, rounds: u64, table: &mut Tab
             ("outbox chunks, a reading", job.chunk_bytes as f64 / count),
             ("outbox on the disk, a reading", job.disk_bytes as f64 / count),
         ];
-        assert_eq!(job.delivered as f64, count, "every reading was delivered");
+        assert_eq!(job.delivered, readings, "every reading was delivered");
     }
     table.rates.push(("captured into the outbox", captured));
     table.rates.push(("delivered from the outbox to the receiver", delivered));
