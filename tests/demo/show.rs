@@ -26,7 +26,7 @@ impl Show {
         let shown = if io::stdout().is_terminal() {
             let both = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
             let bar = |name: &'static str| {
-                let style = ProgressStyle::with_template("{msg:14} {bar:40} {human_pos:>9} rows").unwrap();
+                let style = ProgressStyle::with_template("{msg:14} {bar:40} {human_pos:>9} rows").expect("a good template");
                 both.add(ProgressBar::new(1).with_style(style).with_message(name))
             };
             let (source, centre) = (bar("in the source"), bar("at the centre"));
@@ -77,10 +77,9 @@ impl Show {
 
     /// Takes the bars away.
     pub fn end(&self) {
-        if let Shown::Bars { both, source, centre } = &self.shown {
-            source.finish();
-            centre.finish();
-            // What was last drawn stays; nothing is drawn again.
+        if let Shown::Bars { both, .. } = &self.shown {
+            // A terminal that cannot be cleared keeps its bars.
+            let _ = both.clear();
             both.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
