@@ -28,7 +28,7 @@ use packhorse::{
         datagen::{DatagenOptions, Houses, Shape, datagen},
     },
     outbox::{OpenOptions, Outbox},
-    ports::{Ask, Delivered, Delivery, PageRequest, PushStatus, RemoteEntity, Sink, Source as _},
+    ports::{Ask, Delivered, Delivery, PageRequest, Presence, PushStatus, RemoteEntity, Sink, Source as _, Traffic},
     rest::{self, RestSink},
     sender,
     wire::{self, Manner},
@@ -73,8 +73,8 @@ async fn generated(server: &Mariadb, readings: u64, rounds: u64, table: &mut Tab
     datagen(&server.url("root", "", source.name()), &options, |_| {}).await.unwrap();
     source.run("TRUNCATE NodeState").await;
     let readings = source.number("SELECT COUNT(*) FROM Reading").await as u64;
-    eprintln!("{readings} readings of 40 nodes in 10 houses");
     let count = readings as f64;
+    eprintln!("{count} readings of 40 nodes in 10 houses");
 
     let (mut captured, mut delivered) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -284,6 +284,18 @@ impl Sink for Counted {
 
     async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome> {
         self.sink.push_status(status).await
+    }
+
+    async fn count(&self, stream: Stream, node: i64, from: Micros, to: Micros) -> Result<u64, Outcome> {
+        self.sink.count(stream, node, from, to).await
+    }
+
+    async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome> {
+        self.sink.arrived(keys).await
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.sink.traffic()
     }
 
     fn is_packhorse(&self) -> bool {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Catalog, Micros, Position, Retry, Rows, Stream},
+    domain::{Catalog, Entity, LocalId, LocalRef, Micros, Position, Retry, Rows, Stream},
     outbox::{Captured, Outbox, StoreError},
     ports::{Order, PageRequest, Source, SourceError, SourceStream},
 };
@@ -23,6 +23,12 @@ use crate::{
 const TURN_PAGES: usize = 32;
 /// How often a paused capture looks whether there is room again.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// The catalog entities that must enter the outbox together with these rows (I1): what they need of the source's catalog, and the outbox
+/// lacks or has with other content.
+pub fn needed(rows: &Rows, source: &Catalog, captured: &Catalog) -> Vec<(LocalRef, Entity<LocalId>)> {
+    closure::changed(source, captured, closure::roots(rows).into_iter())
+}
 
 /// Where the capture of a new outbox begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,16 +105,19 @@ pub async fn run(
         Capture { source, outbox, options, catalog: Catalog::new(), report: CaptureReport::default(), started: None };
     let mut trouble: Option<String> = None;
     let mut paused: Option<&str> = None;
+    // With an end: why the last try failed.
+    let mut failed: Option<SourceError> = None;
     loop {
         let polled = tokio::select! {
             polled = capture.poll() => polled,
-            () = stop.cancelled() => return Ok(capture.report),
+            () = stop.cancelled() => return stopped(capture.report, failed),
         };
         let pause = match polled {
             Ok(polled) => {
                 if trouble.take().is_some() {
                     tracing::info!(outbox = %outbox.path().display(), "the source is back");
                 }
+                failed = None;
                 retry.reset();
                 if !matches!(polled, Polled::Paused(_)) && paused.take().is_some() {
                     tracing::info!(outbox = %outbox.path().display(), "capture goes on");
@@ -129,16 +138,28 @@ pub async fn run(
                 if until == Until::CaughtUp && (needs_a_human(&error) || retry.failures() >= 3) {
                     return Err(error.into());
                 }
-                complain(&mut trouble, &error);
+                // Without an end the log tells it; with one, whoever waits for the end is told if it stays.
+                match until {
+                    Until::Stopped => complain(&mut trouble, &error),
+                    Until::CaughtUp => {
+                        tracing::debug!(error = error.to_string(), "capture tries again");
+                        failed = Some(error);
+                    }
+                }
                 retry.next_wait()
             }
             Err(error @ CaptureError::Store(_)) => return Err(error),
         };
         tokio::select! {
             () = sleep(pause) => {}
-            () = stop.cancelled() => return Ok(capture.report),
+            () = stop.cancelled() => return stopped(capture.report, failed),
         }
     }
+}
+
+/// A stop in the middle of trouble must not hide it.
+fn stopped(report: CaptureReport, failed: Option<SourceError>) -> Result<CaptureReport, CaptureError> {
+    failed.map_or(Ok(report), |error| Err(error.into()))
 }
 
 fn needs_a_human(error: &SourceError) -> bool {

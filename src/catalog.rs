@@ -2,13 +2,17 @@
 //!
 //! [`plan()`] decides, purely, from what was captured and what is there; [`sync()`] looks, asks the plan, and carries it out.
 //!
+//! [`confirm()`] holds mappings that the old push script kept against both ends, before any of them is taken over.
+//!
 //! The one rule: look before storing. Nothing is created whose absence was not seen in this very sync, and the intent to create is durable
 //! before the request goes out; so a lost answer never makes a second house.
 
+mod confirm;
 mod identity;
 mod plan;
 mod sync;
 
+pub use confirm::{Central, Standing, confirm, look, with_all_they_need};
 pub use plan::{Held, Plan, plan};
 pub use sync::{Journal, JournalError, Recheck, SyncError, SyncOptions, Synced, sync};
 

@@ -3,18 +3,22 @@
 //! The one rule: standard output carries answers, standard error carries the log and the one error; the exit code is an [`Exit`].
 
 pub mod check;
+pub mod cleardb;
 pub mod datagen;
+pub mod import_legacy;
 pub mod logging;
 pub mod progress;
 pub mod queue;
 pub mod receiver;
+pub mod reconcile;
 pub mod run;
 
 use std::{
     error::Error,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -138,11 +142,20 @@ enum Command {
     Check(check::CheckArgs),
     /// Look at what waits to be sent
     Queue(queue::QueueArgs),
+    /// Compare the rows of the source and of each destination, and mend the difference
+    Reconcile(reconcile::ReconcileArgs),
     /// Run the reference receiver: the REST interface over SQLite or MySQL
     Receiver(receiver::ReceiverArgs),
     /// Write sample data into a source database
     Datagen(datagen::DatagenArgs),
+    /// Empty the tables of a test database
+    Cleardb(cleardb::CleardbArgs),
+    /// Turn the old push script's files into a configuration and checked mappings
+    ImportLegacy(import_legacy::ImportLegacyArgs),
 }
+
+/// How long threads without a caller are waited for at the end.
+const THREADS_END: Duration = Duration::from_secs(2);
 
 /// What a command may use of the world outside.
 #[derive(Clone, Debug)]
@@ -180,7 +193,10 @@ impl Context {
             .enable_all()
             .build()
             .map_err(|cause| CliError::Failed { what: "cannot start threads".to_owned(), cause: Some(cause.into()) })?;
-        runtime.block_on(engine)
+        let ended = runtime.block_on(engine);
+        // A name that nobody resolves keeps its thread for half a minute: whoever asked has given up long ago.
+        runtime.shutdown_timeout(THREADS_END);
+        ended
     }
 }
 
@@ -220,8 +236,32 @@ pub fn say(text: &str) -> Result<(), CliError> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
 }
 
+/// Asks a person on the terminal, and gives the line that was typed; `None` where nobody is there to be asked.
+pub fn asked(question: &str) -> Result<Option<String>, CliError> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(None);
+    }
+    let mut line = String::new();
+    write!(io::stderr(), "{question} ").and_then(|()| io::stdin().read_line(&mut line)).map_err(CliError::Output)?;
+    Ok(Some(line.trim().to_owned()))
+}
+
+/// The store panics on damaged files and failing disks; the outbox catches that and says it in its own words, so that the panic's own
+/// words are only of interest to who looks for them.
+fn quieten_the_store() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.location().is_some_and(|at| at.file().contains("/sled-")) {
+            tracing::debug!(%panic, "caught");
+        } else {
+            told(panic);
+        }
+    }));
+}
+
 /// Parses the command line, carries it out, and prints the error if there is one.
 pub fn main() -> Exit {
+    quieten_the_store();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -247,8 +287,11 @@ fn carry_out(command: &Command, context: &Context) -> Result<Exit, CliError> {
         Command::Run(args) => run::run(args, context),
         Command::Check(args) => check::run(args, context),
         Command::Queue(args) => queue::run(args, context),
+        Command::Reconcile(args) => reconcile::run(args, context),
         Command::Receiver(args) => receiver::run(args, context),
         Command::Datagen(args) => datagen::run(args, context),
+        Command::Cleardb(args) => cleardb::run(args, context),
+        Command::ImportLegacy(args) => import_legacy::run(args, context),
     }
 }
 

@@ -9,6 +9,7 @@
 mod as_meant;
 mod as_written;
 pub mod keys;
+pub mod legacy;
 mod problem;
 mod secret;
 #[cfg(test)]

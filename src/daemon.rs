@@ -189,6 +189,7 @@ impl Pipeline {
     async fn supervise(self, stop: &CancellationToken) -> Summary {
         let mut summary = Summary { destination: self.name.clone(), outbox: None, captured: None, error: None };
         let mut retry = retry(Duration::from_secs(1), LOCAL_BACKOFF_MAX);
+        let mut told = String::new();
         loop {
             let error = match self.run(stop, &mut summary).await {
                 Ok(()) => return summary,
@@ -201,12 +202,17 @@ impl Pipeline {
                 return summary;
             }
             let wait = retry.next_wait();
-            tracing::error!(
-                destination = self.name,
-                error = text,
-                again_in_seconds = wait.as_secs(),
-                "the outbox failed: it is opened again"
-            );
+            if told == text {
+                tracing::debug!(destination = self.name, again_in_seconds = wait.as_secs(), "the outbox failed again");
+            } else {
+                tracing::error!(
+                    destination = self.name,
+                    error = text,
+                    again_in_seconds = wait.as_secs(),
+                    "the outbox failed: it is opened again until it works"
+                );
+                told = text;
+            }
             tokio::select! {
                 () = sleep(wait) => {}
                 () = stop.cancelled() => {

@@ -25,7 +25,8 @@
 //! - I8 Only a record's own fault parks it.
 //!
 //! Read in this order: [`domain`] (the language), [`ports`] (the two seams), [`capture`], [`outbox`], [`sender`] (the main path),
-//! [`catalog`], then the adapters [`mysql`] and [`rest`], and [`daemon`], which joins it all. [`receiver`] is the other end.
+//! [`catalog`], then the adapters [`mysql`] and [`rest`], and [`daemon`], which joins it all. [`receiver`] is the other end;
+//! [`reconcile`] compares both.
 
 pub mod capture;
 pub mod catalog;
@@ -38,6 +39,7 @@ pub mod mysql;
 pub mod outbox;
 pub mod ports;
 pub mod receiver;
+pub mod reconcile;
 pub mod rest;
 pub mod sender;
 pub mod status;
@@ -45,13 +47,15 @@ pub mod wire;
 
 use std::{error::Error, fmt::Write as _};
 
-/// An error and its causes on one line.
+/// An error and its causes on one line; a cause that the error before it has told is not told again.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Writing to a String does not fail.
-        let _ = write!(text, ": {error}");
+        if !text.ends_with(&error.to_string()) {
+            // Writing to a String does not fail.
+            let _ = write!(text, ": {error}");
+        }
         cause = error.source();
     }
     text

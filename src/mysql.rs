@@ -9,9 +9,12 @@
 //!                   └─ fault (what an error means, and what to do about it)
 //! ```
 
+mod buckets;
 mod catalog;
+pub mod clear;
 pub mod datagen;
 mod decode;
+pub mod doctor;
 mod fault;
 mod link;
 mod query;
@@ -20,6 +23,7 @@ mod schema;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt as _;
 use sqlx::{MySqlConnection, Row};
 
 use self::{
@@ -31,7 +35,7 @@ use self::{
 };
 use crate::{
     domain::{Catalog, Micros, Position, Rows, Stream},
-    ports::{Order, PageRequest, Source, SourceError, SourceSchema},
+    ports::{Bucket, BucketRequest, Buckets, Order, PageRequest, Source, SourceError, SourceSchema},
 };
 
 /// Where the source is and how long it may take.
@@ -116,6 +120,27 @@ impl Source for MysqlSource {
         })
     }
 
+    async fn first_time(&mut self, stream: Stream, from: Option<Micros>) -> Result<Option<Micros>, SourceError> {
+        ask!(self, "looking for the first row", |live| {
+            let question = buckets::first_time(live.schema.table(stream), from);
+            first_time(&mut live.connection, question)
+        })
+    }
+
+    async fn buckets(&mut self, stream: Stream, range: &Buckets) -> Result<Vec<Bucket>, SourceError> {
+        ask!(self, "counting rows by node and hour", |live| {
+            let question = buckets::buckets(live.schema.table(stream), range);
+            async { count_buckets(&mut live.connection, &question?).await }
+        })
+    }
+
+    async fn bucket_rows(&mut self, request: &BucketRequest) -> Result<Rows, SourceError> {
+        ask!(self, "reading the rows of an hour", |live| {
+            let table = live.schema.table(request.stream);
+            async { rows(&mut live.connection, table, &buckets::rows(table, request)?, request.limit).await }
+        })
+    }
+
     async fn catalog(&mut self) -> Result<Catalog, SourceError> {
         ask!(self, "reading the catalog", |live| catalog::read(&mut live.connection, &live.schema))
     }
@@ -134,22 +159,52 @@ async fn now(connection: &mut MySqlConnection) -> Result<Micros, Trouble> {
 }
 
 async fn page(connection: &mut MySqlConnection, table: &Table, request: &PageRequest) -> Result<Rows, Trouble> {
-    use futures_util::TryStreamExt as _;
+    rows(connection, table, &query::page(table, request)?, request.limit).await
+}
 
-    let question = query::page(table, request)?;
-    let mut rows = prepared(&question).fetch(connection);
+async fn rows(connection: &mut MySqlConnection, table: &Table, question: &Question, limit: u32) -> Result<Rows, Trouble> {
+    let mut rows = prepared(question).fetch(connection);
     let mut decoder: Option<Decoder> = None;
     while let Some(row) = rows.try_next().await? {
         let decoder = match &mut decoder {
             Some(decoder) => decoder,
-            none => none.insert(Decoder::new(table, &row, request.limit as usize)?),
+            none => none.insert(Decoder::new(table, &row, limit as usize)?),
         };
         decoder.push(&row)?;
     }
     Ok(decoder.map_or_else(|| Rows::empty(table.stream), Decoder::finish))
 }
 
+async fn first_time(connection: &mut MySqlConnection, question: Question) -> Result<Option<Micros>, Trouble> {
+    let first: Option<chrono::NaiveDateTime> = match prepared(&question).fetch_optional(connection).await? {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    Ok(first.map(Micros::from_datetime))
+}
+
+async fn count_buckets(connection: &mut MySqlConnection, question: &Question) -> Result<Vec<Bucket>, Trouble> {
+    let mut rows = prepared(question).fetch(connection);
+    let mut found = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        let counted = |place| row.try_get_unchecked::<i64, _>(place);
+        found.push(Bucket {
+            node: counted(0)?,
+            hour: counted(1)?,
+            rows: u64::try_from(counted(2)?).unwrap_or(0),
+            checksum: counted(3)? as u32,
+        });
+    }
+    Ok(found)
+}
+
 async fn last(connection: &mut MySqlConnection, table: &Table, before: Option<Micros>) -> Result<Position, Trouble> {
+    if let (Order::Id, Some(time)) = (table.order, before) {
+        let first: Option<i64> = prepared(&query::first_id_from(table, time)).fetch_one(&mut *connection).await?.try_get(0)?;
+        if let Some(first) = first {
+            return Ok(Position::Id(first - 1));
+        }
+    }
     let Some(row) = prepared(&query::last(table, before)).fetch_optional(connection).await? else {
         return Ok(Position::Start);
     };

@@ -4,6 +4,9 @@
 //! Beside the logs stand the rows that were set aside, the catalog they need, the mapping of its ids, and the intent of the next request.
 //! What the keys and values are is described on top of [`mod@format`]; which folder holds them, on top of [`data_dir`].
 //!
+//! Beside the store a small sidecar says from where the source would have to be captured again if the store were lost; what then happens
+//! stands on top of `recover`.
+//!
 //! Every change is one commit, which is on the disk before anyone is told of it (I1, I2): [`Outbox::watch`] shows only what is durable.
 //!
 //! The one rule: progress travels with what it is about. There is no call that moves a watermark without its rows, or a cursor without
@@ -11,7 +14,11 @@
 
 pub mod data_dir;
 pub mod format;
+pub mod look;
 mod parked;
+mod places;
+mod recover;
+mod sidecar;
 mod store;
 mod writer;
 
@@ -26,11 +33,11 @@ use tokio::sync::watch;
 pub use self::{
     data_dir::{DataDir, DataDirError},
     format::{Intent, Meta, Notes, Parked, Reason, StreamState},
-    parked::{HeldRows, ParkedChunk},
+    parked::{HeldRows, ParkedChunk, ParkedCursor},
     store::StoreError,
     writer::OpenOptions,
 };
-use self::{store::Store, writer::Writer};
+use self::{sidecar::Keeper, store::Store, writer::Writer};
 use crate::{
     codec,
     domain::{Catalog, Entity, Epoch, Generation, LocalId, LocalRef, Mappings, Micros, Position, Rows, Seq, Stream},
@@ -129,8 +136,16 @@ impl Snapshot {
 struct Shared {
     path: PathBuf,
     store: Store,
-    writer: Mutex<Writer>,
+    writer: Mutex<(Writer, Keeper)>,
     durable: watch::Sender<Snapshot>,
+}
+
+impl Shared {
+    fn new(path: &Path, store: Store, writer: Writer) -> Self {
+        let durable = watch::Sender::new(writer.snapshot());
+        let keeper = Keeper::new(writer.mappings());
+        Self { path: path.into(), store, writer: Mutex::new((writer, keeper)), durable }
+    }
 }
 
 /// A handle to an open outbox; clones share it. Everything that touches the disk runs off the async threads.
@@ -138,18 +153,17 @@ struct Shared {
 pub struct Outbox(Arc<Shared>);
 
 impl Outbox {
-    /// Opens the outbox in a destination's folder, and makes it where there is none. Blocks; call it off the async threads.
+    /// Opens the outbox in a destination's folder, and makes it where there is none. One that is damaged is set aside, and a new epoch
+    /// begins where its sidecar says. Blocks; call it off the async threads.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, StoreError> {
-        let (store, writer) = writer::open(path, options)?;
-        let durable = watch::Sender::new(writer.snapshot());
-        Ok(Self(Arc::new(Shared { path: path.into(), store, writer: Mutex::new(writer), durable })))
+        let (store, writer) = recover::open(path, options)?;
+        Ok(Self(Arc::new(Shared::new(path, store, writer))))
     }
 
     /// Opens the outbox in a destination's folder, if there is one. Blocks.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
         let Some((store, writer)) = writer::open_existing(path)? else { return Ok(None) };
-        let durable = watch::Sender::new(writer.snapshot());
-        Ok(Some(Self(Arc::new(Shared { path: path.into(), store, writer: Mutex::new(writer), durable }))))
+        Ok(Some(Self(Arc::new(Shared::new(path, store, writer)))))
     }
 
     /// Its folder.
@@ -230,6 +244,15 @@ impl Outbox {
         self.read(move |store| parked::list(store, chunks_max)).await
     }
 
+    /// Parked chunks from a place on, at most `chunks_max`, and the place after them; `None` there when no more follow.
+    pub async fn parked_page(
+        &self,
+        from: ParkedCursor,
+        chunks_max: usize,
+    ) -> Result<(Vec<ParkedChunk>, Option<ParkedCursor>), StoreError> {
+        self.read(move |store| parked::page(store, &from, chunks_max)).await
+    }
+
     /// Header of the oldest pending chunk of a stream: since when its records have waited.
     pub async fn oldest(&self, stream: Stream) -> Result<Option<codec::ChunkHeader>, StoreError> {
         let state = self.0.durable.borrow().stream(stream).clone();
@@ -263,9 +286,11 @@ impl Outbox {
     {
         let shared = Arc::clone(&self.0);
         off_thread(move || {
-            let mut writer = lock(&shared.writer);
-            let result = change(&shared.store, &mut writer)?;
+            let mut guard = lock(&shared.writer);
+            let (writer, keeper) = &mut *guard;
+            let result = change(&shared.store, writer)?;
             shared.durable.send_replace(writer.snapshot());
+            keeper.keep(&shared.path, writer);
             Ok(result)
         })
         .await
@@ -290,7 +315,7 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreErr
     }
 }
 
-fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+fn lock(writer: &Mutex<(Writer, Keeper)>) -> MutexGuard<'_, (Writer, Keeper)> {
     writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

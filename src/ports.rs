@@ -41,6 +41,47 @@ pub struct PageRequest {
     pub limit: u32,
 }
 
+/// Which rows of a stream to count: a range of times, and of these only the rows that capture has passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// Rows from this time on; `None` from the first one that is a date.
+    pub from: Option<Micros>,
+    /// Rows before this time. A caller keeps the range to days, not years: the answer has a bucket for each node and hour in it.
+    pub to: Micros,
+    /// Only rows up to and including this position in paging order: the watermark. With `Start` there are none.
+    pub upto: Position,
+}
+
+/// The rows of one node in one hour. Rows without a time or a node are in no bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bucket {
+    /// The node.
+    pub node: i64,
+    /// Hours since 1970, [`Micros::hour`].
+    pub hour: i64,
+    /// How many rows.
+    pub rows: u64,
+    /// The same for the same rows in any order: [`Rows::key_checksum`].
+    pub checksum: u32,
+}
+
+/// Some rows of one bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketRequest {
+    /// The stream.
+    pub stream: Stream,
+    /// The bucket's node.
+    pub node: i64,
+    /// The bucket's hour, since 1970.
+    pub hour: i64,
+    /// Only rows up to and including this position in paging order, as in [`Buckets`].
+    pub upto: Position,
+    /// Rows after this one, [`Rows::bucket_position`] of the last row of the page before; `Start` for the first page.
+    pub after: Position,
+    /// At most this many rows.
+    pub limit: u32,
+}
+
 /// What the source is, found out at connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSchema {
@@ -106,11 +147,22 @@ pub trait Source: Send {
     /// The next rows after a position, in paging order; fewer than the limit only when there are no more for now.
     async fn page(&mut self, request: &PageRequest) -> Result<Rows, SourceError>;
 
-    /// The position of the last row of a stream in paging order, or `Start` when it is empty. For streams paged by key: of those before `before`.
+    /// The position of the last row of a stream in paging order, or `Start` when it is empty. With `before`: the last position that no row
+    /// at or after that time lies before (where rows are paged by id, older rows may lie behind it as well).
     async fn last(&mut self, stream: Stream, before: Option<Micros>) -> Result<Position, SourceError>;
 
     /// How many rows of a stream lie after a position (and before a time): for people, may be capped at `cap`.
     async fn count_after(&mut self, request: &PageRequest, cap: u64) -> Result<u64, SourceError>;
+
+    /// The time of the first row of a stream at or after `from`; `None` when there is none. Rows without a time do not count.
+    async fn first_time(&mut self, stream: Stream, from: Option<Micros>) -> Result<Option<Micros>, SourceError>;
+
+    /// How many rows each node has in each hour, with a checksum of their keys, by node and hour. Costs what a scan of the range costs.
+    async fn buckets(&mut self, stream: Stream, range: &Buckets) -> Result<Vec<Bucket>, SourceError>;
+
+    /// Rows of one bucket by time and then the rest of their key (the id, where the table is paged by it); fewer than the limit only when
+    /// there are no more.
+    async fn bucket_rows(&mut self, request: &BucketRequest) -> Result<Rows, SourceError>;
 
     /// The whole catalog, read in one transaction.
     async fn catalog(&mut self) -> Result<Catalog, SourceError>;
@@ -195,6 +247,27 @@ pub struct Delivered {
     pub took: Duration,
 }
 
+/// Whether a destination has a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It has.
+    There,
+    /// It has not.
+    Absent,
+    /// Another of the rows that were asked about has the same key there, and the destination keeps one row a key: sent or not, this one
+    /// is not to be told from that one.
+    Merged,
+}
+
+/// What questions have cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests sent.
+    pub requests: u64,
+    /// Bytes of bodies, both ways. Heads are not counted.
+    pub body_bytes: u64,
+}
+
 /// A destination. Every call ends by itself: with an answer, or by a deadline.
 #[async_trait]
 pub trait Sink: Send + Sync {
@@ -212,6 +285,18 @@ pub trait Sink: Send + Sync {
 
     /// Stores the sensors of nodes. They have no call of their own: they travel as a bulk.
     async fn put_sensors(&self, sensors: &[Entity<RemoteId>]) -> Result<(), Outcome>;
+
+    /// How many rows of a node there are from a time up to another (exclusive); both on whole seconds. One request, no rows.
+    async fn count(&self, stream: Stream, node: i64, from: Micros, to: Micros) -> Result<u64, Outcome>;
+
+    /// Which of these rows, of one stream and in any order, the destination has: an answer for each. A destination that stores a repeat
+    /// as one more row answers for as many equal ones as it has. Rows without a time or a node are taken as absent.
+    ///
+    /// Costs about one request for each node and hour among the rows, and a list entry for each row that is there.
+    async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome>;
+
+    /// What all calls together have cost.
+    fn traffic(&self) -> Traffic;
 
     /// Reports the gateway's status.
     async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome>;

@@ -15,6 +15,7 @@ mod body;
 mod bulk;
 mod catalog;
 mod cell;
+pub mod clear;
 mod query;
 mod refusal;
 mod routes;

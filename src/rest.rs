@@ -5,9 +5,12 @@
 
 mod address;
 mod calls;
+mod certificate;
 pub mod classify;
 mod client;
 mod exchange;
+pub mod look;
+mod lookup;
 mod memory;
 mod retry_after;
 
@@ -15,7 +18,7 @@ use std::{
     fmt,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,8 +28,8 @@ use reqwest::{Client, header};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Entity, Generation, Outcome, RemoteId, SourceId, Verdict},
-    ports::{Ask, Delivered, Delivery, PushStatus, RemoteEntity, Sink},
+    domain::{Entity, Generation, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Verdict},
+    ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Sink, Traffic},
     wire,
 };
 use address::Address;
@@ -139,6 +142,14 @@ pub struct RestSink {
     client: Mutex<Client>,
     memory: Mutex<Memory>,
     is_packhorse: AtomicBool,
+    requests: AtomicU64,
+    body_bytes: AtomicU64,
+}
+
+/// A sound answer.
+struct Sound {
+    json: serde_json::Value,
+    content_range: Option<String>,
 }
 
 impl fmt::Debug for RestSink {
@@ -171,21 +182,33 @@ impl RestSink {
         let secrets = secrets.into_iter().filter(|secret| !secret.is_empty()).collect();
         let options = Options { url: String::new(), auth, ..options };
         let client = Mutex::new(build(&options, &address)?);
-        Ok(Self { address, options, secrets, client, memory: Mutex::default(), is_packhorse: AtomicBool::new(false) })
+        Ok(Self {
+            address,
+            options,
+            secrets,
+            client,
+            memory: Mutex::default(),
+            is_packhorse: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            body_bytes: AtomicU64::new(0),
+        })
     }
 
-    /// Sends one call and says what came of it; the JSON is there when it is `Accepted`.
-    async fn call(&self, call: &Call, generation: Option<Generation>) -> (Outcome, serde_json::Value) {
+    /// Sends one call and says what came of it. An error is never `Accepted`.
+    async fn call(&self, call: &Call, generation: Option<Generation>) -> Result<Sound, Outcome> {
         let terms = Terms {
             auth: &self.options.auth,
             secrets: &self.secrets,
             connect_deadline: self.options.connect_deadline,
             answer_deadline: self.options.answer_deadline,
             headers: self.headers(generation),
+            list_bytes_max: exchange::LIST_BYTES_MAX,
         };
         let client = locked(&self.client).clone();
-        let Exchanged { answer, json, is_packhorse } =
+        let Exchanged { answer, json, is_packhorse, content_range, body_bytes, .. } =
             exchange::exchange(&client, self.address.join(&call.target), call, &terms).await;
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.body_bytes.fetch_add(body_bytes + call.body_bytes() as u64, Ordering::Relaxed);
         let mut memory = locked(&self.memory);
         let evidence = memory.evidence(call, &answer, self.address.ends_in_rest());
         let mut outcome = classify::classify(&answer, &evidence);
@@ -193,10 +216,11 @@ impl RestSink {
         drop(memory);
         self.learn(is_packhorse, outcome.verdict);
         self.leave_unsound(&answer);
-        if outcome.verdict != Verdict::Accepted {
-            outcome.advice = format!("{}: {}", call.name(), outcome.advice);
+        if outcome.verdict == Verdict::Accepted {
+            return Ok(Sound { json, content_range });
         }
-        (outcome, json)
+        outcome.advice = format!("{}: {}", call.name(), outcome.advice);
+        Err(outcome)
     }
 
     /// A proxy's error lacks the header although the receiver stands behind it, so only a success can take the mark away: rows must not
@@ -232,9 +256,19 @@ impl RestSink {
         headers
     }
 
+    /// Whether node states have ids of their own there, so that a repeat is one more row; asked of a node's states of a short time. `None`
+    /// when there are none.
+    pub async fn node_states_have_ids(&self, node: i64, from: Micros, to: Micros) -> Result<Option<bool>, Outcome> {
+        let states = self.stored(&calls::node_states(node, from, to)).await?;
+        // Our own receiver knows a repeat whatever it shows.
+        if self.is_packhorse() {
+            return Ok(Some(false));
+        }
+        Ok(states.as_array().and_then(|states| states.first()).map(|state| state.get("id").is_some()))
+    }
+
     async fn stored(&self, call: &Call) -> Result<serde_json::Value, Outcome> {
-        let (outcome, json) = self.call(call, None).await;
-        if outcome.verdict == Verdict::Accepted { Ok(json) } else { Err(outcome) }
+        self.call(call, None).await.map(|sound| sound.json)
     }
 }
 
@@ -265,7 +299,8 @@ impl Sink for RestSink {
             return early(Verdict::TooLarge, advice, body_bytes);
         }
         let call = calls::bulk(body, rows.len());
-        let (outcome, _) = self.call(&call, Some(delivery.bounds.generation)).await;
+        let sent = self.call(&call, Some(delivery.bounds.generation)).await;
+        let outcome = sent.err().unwrap_or_else(|| Outcome::new(Verdict::Accepted, "status 201"));
         Delivered { outcome, body_bytes, took: began.elapsed() }
     }
 
@@ -297,6 +332,18 @@ impl Sink for RestSink {
         let body = wire::deflate(json.as_bytes())
             .map_err(|error| Outcome::new(Verdict::Refused, format!("sensors cannot be written: {error}")))?;
         self.stored(&calls::bulk(body, sensors.len())).await.map(drop)
+    }
+
+    async fn count(&self, stream: Stream, node: i64, from: Micros, to: Micros) -> Result<u64, Outcome> {
+        lookup::count(self, stream, node, from, to).await
+    }
+
+    async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome> {
+        lookup::arrived(self, keys).await
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic { requests: self.requests.load(Ordering::Relaxed), body_bytes: self.body_bytes.load(Ordering::Relaxed) }
     }
 
     async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome> {

@@ -170,3 +170,23 @@ async fn rows_inserted_while_the_daemon_runs_arrive() {
     assert_exit(&gateway.output(&["run", "--once"]).await, 0);
     scene.compare().await.assert_equal();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_is_dead_all_the_time_does_not_hold_up_another_and_drains_when_it_comes_up() {
+    let Some(scene) = Scene::set(Schema::classic(), "packhorse", 20_000).await else { return };
+    let mut other = Central::start(scene.dir.path(), "legacy").await;
+    other.kill();
+    let gateway = scene.gateway().and_destination("other", other.addr);
+    let daemon = gateway.spawn(&["-q", "run"]);
+    let began = std::time::Instant::now();
+    while !scene.compare().await.is_equal() {
+        assert!(began.elapsed() < Duration::from_mins(2), "the living one is served");
+        sleep(Duration::from_millis(300)).await;
+    }
+    drop(daemon);
+    other.restart().await;
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 0);
+    let comparison = compare(&scene.source, other.database()).await;
+    assert!(comparison.readings.lost == 0 && comparison.readings.duplicated == 0 && comparison.wrong_rooms == 0, "{comparison}");
+    scene.compare().await.assert_equal();
+}

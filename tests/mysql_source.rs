@@ -114,6 +114,14 @@ async fn rows_at_or_after_the_horizon_stay_where_they_are() {
     // By id the time plays no part.
     let request = PageRequest { before: Some(horizon), ..ask(Stream::NodeState, Position::Start, 10) };
     assert_eq!(source.page(&request).await.unwrap().len(), 1);
+    // But a beginning at a time leaves out no row of that time or later, whatever its id.
+    db.run("INSERT INTO NodeState (id, time, nodeId) VALUES (20, '2012-01-01', 1), (21, '2014-01-01', 1), (22, '2012-01-01', 1), (23, '2015-01-01', 1)")
+        .await;
+    db.run("DELETE FROM NodeState WHERE time = '2099-01-01'").await;
+    let begin =
+        async |source: &mut MysqlSource, time: &str| source.last(Stream::NodeState, Some(time.parse().unwrap())).await.unwrap();
+    assert_eq!(begin(&mut source, "2013-01-01").await, Position::Id(20));
+    assert_eq!(begin(&mut source, "2016-01-01").await, Position::Id(23));
     // Counting stops at the cap.
     let counted = source.count_after(&ask(Stream::Reading, Position::Start, 1), 2).await.unwrap();
     assert_eq!(counted, 2);

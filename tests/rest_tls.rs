@@ -74,7 +74,7 @@ impl Server {
         Self { port, read }
     }
 
-    async fn asked_by(&self, host: &str, ca: Option<&[u8]>, client: Option<&[u8]>) -> Result<(), Outcome> {
+    fn sink(&self, host: &str, ca: Option<&[u8]>, client: Option<&[u8]>) -> RestSink {
         let options = Options {
             url: format!("https://{host}:{}/rest/", self.port),
             auth: Auth::None,
@@ -86,7 +86,11 @@ impl Server {
             answer_deadline: Duration::from_secs(5),
             source: SourceId(1),
         };
-        RestSink::new(options).unwrap().find(&Ask::All(EntityKind::Room)).await.map(drop)
+        RestSink::new(options).unwrap()
+    }
+
+    async fn asked_by(&self, host: &str, ca: Option<&[u8]>, client: Option<&[u8]>) -> Result<(), Outcome> {
+        self.sink(host, ca, client).find(&Ask::All(EntityKind::Room)).await.map(drop)
     }
 
     fn read(&self) -> usize {
@@ -102,7 +106,7 @@ async fn a_server_of_the_configured_authority_is_trusted_and_no_other() {
     // Another authority, and a name that the certificate does not have.
     for (host, authority) in [("localhost", SERVER), ("127.0.0.2", AUTHORITY)] {
         let Err(outcome) = server.asked_by(host, Some(authority), None).await else { panic!("{host} was trusted") };
-        assert!(outcome.verdict == Verdict::NotStored && outcome.advice.contains("certificate"), "{outcome}");
+        assert!(outcome.verdict == Verdict::NotStored && outcome.advice.contains("no TLS connection; check"), "{outcome}");
     }
     assert_eq!(server.read(), 1);
 }
@@ -115,4 +119,18 @@ async fn a_server_that_misses_our_certificate_has_read_nothing() {
     assert_eq!(server.read(), 0);
     assert_eq!(server.asked_by("localhost", Some(AUTHORITY), Some(CLIENT)).await, Ok(()));
     assert_eq!(server.read(), 1);
+}
+
+#[tokio::test]
+async fn a_look_tells_until_when_the_certificate_is_valid_and_whom_it_is_not_trusted_by() {
+    let server = Server::start(false);
+    let clock = || packhorse::domain::Micros(0);
+    let look = server.sink("localhost", Some(AUTHORITY), None).look(clock).await.unwrap();
+    let answered = look.answered.unwrap();
+    assert_eq!(answered.certificate_until.unwrap().to_rfc3339(), "2126-10-31T06:20:29+00:00");
+    assert_eq!((answered.sensor_types, answered.tls_failed), (Ok(0), false));
+
+    let look = server.sink("localhost", Some(SERVER), None).look(clock).await.unwrap();
+    let answered = look.answered.unwrap();
+    assert!(answered.tls_failed && answered.certificate_until.is_none(), "{answered:?}");
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::{Column, Entity, EntityKind, Epoch, House, LocalId, LocalRef, Location, Node, SensorType, SourceId},
     outbox::OpenOptions,
-    ports::SourceSchema,
+    ports::{Bucket, BucketRequest, Buckets, SourceSchema},
 };
 
 const NOW: i64 = 1_700_000_000;
@@ -138,6 +138,18 @@ impl Source for Scripted {
 
     async fn count_after(&mut self, _: &PageRequest, _: u64) -> Result<u64, SourceError> {
         unreachable!("capture does not count")
+    }
+
+    async fn first_time(&mut self, _: Stream, _: Option<Micros>) -> Result<Option<Micros>, SourceError> {
+        unreachable!("capture does not look for times")
+    }
+
+    async fn buckets(&mut self, _: Stream, _: &Buckets) -> Result<Vec<Bucket>, SourceError> {
+        unreachable!("capture does not count")
+    }
+
+    async fn bucket_rows(&mut self, _: &BucketRequest) -> Result<Rows, SourceError> {
+        unreachable!("capture reads pages")
     }
 
     async fn catalog(&mut self) -> Result<Catalog, SourceError> {

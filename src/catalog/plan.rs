@@ -36,9 +36,10 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Plans one kind, after all kinds before it: `mappings` holds what is mapped of those.
-pub fn plan(kind: EntityKind, captured: &Catalog, central: &[RemoteEntity], mappings: &Mappings) -> Plan {
-    let there = There::new(central);
+/// Plans one kind, after all kinds before it: `mappings` holds what is mapped of those, `known` what this kind was mapped to before, which
+/// says no more than which of several with one identity it was.
+pub fn plan(kind: EntityKind, captured: &Catalog, central: &[RemoteEntity], mappings: &Mappings, known: &Mappings) -> Plan {
+    let there = There::new(central, known);
     let mut plan = Plan::default();
     let mut wanted: HashMap<Identity, LocalRef> = HashMap::new();
     for (what, entity) in captured.iter().filter(|(what, _)| what.kind == kind) {
@@ -57,19 +58,20 @@ pub fn plan(kind: EntityKind, captured: &Catalog, central: &[RemoteEntity], mapp
 
 /// The central entities, ready to be looked up.
 struct There<'a> {
+    known: &'a Mappings,
     by_id: HashMap<RemoteId, &'a RemoteEntity>,
     by_content: HashMap<Identity, Vec<&'a RemoteEntity>>,
 }
 
 impl<'a> There<'a> {
-    fn new(central: &'a [RemoteEntity]) -> Self {
+    fn new(central: &'a [RemoteEntity], known: &'a Mappings) -> Self {
         let mut by_content: HashMap<Identity, Vec<&RemoteEntity>> = HashMap::new();
         for entity in central {
             if let Some(identity) = Identity::of(&entity.entity) {
                 by_content.entry(identity).or_default().push(entity);
             }
         }
-        Self { by_id: central.iter().map(|entity| (entity.id, entity)).collect(), by_content }
+        Self { known, by_id: central.iter().map(|entity| (entity.id, entity)).collect(), by_content }
     }
 }
 
@@ -142,7 +144,9 @@ impl Plan {
             }
         };
         let Some(identity) = Identity::of(&sought) else { return };
-        if let Some(found) = there.by_content.get(&identity).and_then(|found| self.choose(what, &sought, found)) {
+        if let Some(found) =
+            there.by_content.get(&identity).and_then(|found| self.choose(what, &sought, found, there.known.get(what)))
+        {
             self.mapped.push((what, found));
             return;
         }
@@ -156,9 +160,15 @@ impl Plan {
         }
     }
 
-    /// Among several of one identity: one written exactly alike before others, then the oldest.
-    fn choose(&mut self, what: LocalRef, sought: &Entity<RemoteId>, found: &[&RemoteEntity]) -> Option<RemoteId> {
-        let chosen = found.iter().min_by_key(|one| (name(&one.entity) != name(sought), one.id))?.id;
+    /// Among several of one identity: the one that rows went to before, then one written exactly alike, then the oldest.
+    fn choose(
+        &mut self,
+        what: LocalRef,
+        sought: &Entity<RemoteId>,
+        found: &[&RemoteEntity],
+        known: Option<RemoteId>,
+    ) -> Option<RemoteId> {
+        let chosen = found.iter().min_by_key(|one| (Some(one.id) != known, name(&one.entity) != name(sought), one.id))?.id;
         if found.len() > 1 {
             let ids: Vec<String> = found.iter().map(|one| one.id.to_string()).collect();
             self.notes.push(format!("{what} is there {} times (ids {}): {chosen} is used", found.len(), ids.join(", ")));

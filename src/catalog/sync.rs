@@ -144,7 +144,7 @@ impl Run<'_> {
         let mut central = self.look(kind, &mut open).await?;
         // More than one round only where several entities share an identity: the later ones find what the first one made.
         loop {
-            let plan = plan(kind, &open, &central, &self.synced.mappings);
+            let plan = plan(kind, &open, &central, &self.synced.mappings, self.known);
             self.synced.notes.extend(plan.notes);
             self.remember(kind, &plan.mapped).await?;
             for (what, entity) in plan.update {

@@ -1,14 +1,22 @@
 //! `packhorse check`: looks at everything once and says, one line each, what is well, what is not, and what to do.
+//!
+//! The one rule: a look changes nothing, and hinders nobody: no outbox is opened, the data directory's owner stays its owner, and
+//! whatever hangs is a finding, within a minute.
 
-use std::fmt::{self, Write as _};
+mod config;
+mod data_dir;
+mod destination;
+mod finding;
+mod source;
 
 use clap::Args;
-use serde::Serialize;
+use futures_util::future::join_all;
 
+pub use self::finding::{Finding, Level};
 use super::{CliError, Context, Exit, logging, say};
 use crate::{
-    chain,
-    config::{Config, ConfigError, LogLevel, Problem},
+    config::{Config, LogLevel},
+    domain::Micros,
 };
 
 /// Flags of `check`.
@@ -19,151 +27,62 @@ pub struct CheckArgs {
     json: bool,
 }
 
-/// How a thing that was looked at stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// It is well.
-    Ok,
-    /// It works but should be looked at.
-    Warning,
-    /// It does not work.
-    Problem,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Problem => "problem",
-        })
-    }
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How it stands.
-    pub level: Level,
-    /// What was looked at: `config`, `source`, `destination cogentee`.
-    pub subject: String,
-    /// What was found, without secrets.
-    pub text: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advice: Option<String>,
-}
-
-impl Finding {
-    /// Something that is well.
-    pub fn ok(subject: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { level: Level::Ok, subject: subject.into(), text: text.into(), advice: None }
-    }
-
-    /// Something that works but should be looked at.
-    pub fn warning(subject: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { level: Level::Warning, subject: subject.into(), text: text.into(), advice: None }
-    }
-
-    /// Something that does not work.
-    pub fn problem(subject: impl Into<String>, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { level: Level::Problem, subject: subject.into(), text: text.into(), advice: Some(advice.into()) }
-    }
-}
-
-/// One line: `problem  config: line 3: ...; write ...`.
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8} {}: {}", self.level, self.subject, self.text)?;
-        match &self.advice {
-            Some(advice) => write!(f, "; {advice}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The findings as lines.
-fn as_text(findings: &[Finding]) -> String {
-    findings.iter().fold(String::new(), |mut text, finding| {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "{finding}");
-        text
-    })
-}
-
-/// The findings as one JSON object.
-fn as_json(findings: &[Finding]) -> String {
-    let ok = findings.iter().all(|finding| finding.level != Level::Problem);
-    format!("{}\n", serde_json::json!({ "ok": ok, "findings": findings }))
-}
-
-/// A problem of the configuration is 2, any other is 1.
-fn exit(findings: &[Finding]) -> Exit {
-    let mut problems = findings.iter().filter(|finding| finding.level == Level::Problem).peekable();
-    if problems.peek().is_none() {
-        Exit::Done
-    } else if problems.any(|finding| finding.subject == CONFIG) {
-        Exit::Usage
-    } else {
-        Exit::Left
-    }
-}
-
-const CONFIG: &str = "config";
-
 /// Looks and reports.
 pub fn run(args: &CheckArgs, context: &Context) -> Result<Exit, CliError> {
     // What the engines log on the way stands in the findings as well.
     logging::start(logging::level(&context.global, LogLevel::Error), context.global.log_format);
     let findings = match context.config() {
         Ok(config) => {
-            let mut findings = config_findings(&config);
-            findings.extend(outside_findings(&config, context)?);
+            let mut findings = config::findings(&config);
+            findings.extend(context.block_on(outside(&config))?);
             findings
         }
-        Err(CliError::Config(error)) => error_findings(&error),
+        Err(CliError::Config(error)) => config::errors(&error),
         Err(other) => return Err(other),
     };
-    say(&if args.json { as_json(&findings) } else { as_text(&findings) })?;
-    Ok(exit(&findings))
+    say(&if args.json { finding::as_json(&findings) } else { finding::as_text(&findings) })?;
+    Ok(finding::exit(&findings))
 }
 
-/// ENGINE: the findings about the source, the data directory and each destination are added here. Commands of the receiver alone have
-/// neither source nor destinations: what is not configured is not looked at.
-#[expect(clippy::unnecessary_wraps, reason = "looking outside needs a runtime, which may not start")]
-fn outside_findings(_config: &Config, _context: &Context) -> Result<Vec<Finding>, CliError> {
-    Ok(Vec::new())
-}
-
-fn config_findings(config: &Config) -> Vec<Finding> {
-    let mut parts = vec![format!("gateway {}", config.gateway.id)];
-    parts.extend(config.source.as_ref().map(|source| format!("source {}", source.url)));
-    for destination in &config.destinations {
-        let state = if destination.enabled { "" } else { " (disabled)" };
-        parts.push(format!("destination {} {}{state}", destination.name, destination.url));
-    }
-    parts.extend(config.receiver.as_ref().map(|receiver| format!("receiver {}", receiver.database)));
-    let mut findings = vec![Finding::ok(CONFIG, format!("{}: {}", config.origin, parts.join(", ")))];
-    findings.extend(config.warnings.iter().map(|warning| Finding::warning(CONFIG, warning)));
-    match (&config.source, config.destinations.is_empty(), &config.receiver) {
-        (Some(_), false, _) | (None, true, Some(_)) => {}
-        (Some(_), true, _) => findings.push(Finding::warning(CONFIG, "there is no [[destination]]: `packhorse run` needs one")),
-        (None, _, _) => findings.push(Finding::warning(CONFIG, "there is no [source]: `packhorse run` needs one")),
-    }
-    findings
-}
-
-fn error_findings(error: &ConfigError) -> Vec<Finding> {
-    match error {
-        ConfigError::Problems { origin, problems } => {
-            let finding =
-                |problem: &Problem| Finding::problem(CONFIG, format!("{origin}: {}", problem.what()), problem.write.clone());
-            problems.iter().map(finding).collect()
+/// What is found outside of the configuration, all at once. Commands of the receiver alone have neither source nor destinations: what is
+/// not configured is not looked at.
+async fn outside(config: &Config) -> Result<Vec<Finding>, CliError> {
+    let data_dir = async {
+        if config.source.is_none() && config.destinations.is_empty() { Vec::new() } else { data_dir::findings(config).await }
+    };
+    let source = async {
+        match &config.source {
+            Some(source) => source::findings(source).await,
+            None => Vec::new(),
         }
-        ConfigError::NotFound | ConfigError::Unreadable { .. } | ConfigError::Missing { .. } => {
-            vec![Finding::problem(CONFIG, chain(error), "see docs/configuration.md")]
-        }
+    };
+    let destinations = join_all(config.destinations.iter().map(destination::findings));
+    let (mut found, source, destinations) = tokio::join!(data_dir, source, destinations);
+    found.extend(source);
+    found.extend(destinations.into_iter().flatten());
+    Ok(found)
+}
+
+fn clock() -> Micros {
+    Micros(chrono::Utc::now().timestamp_micros())
+}
+
+/// A clock that differs from ours by so many seconds is told, and from so many on it is a problem: rows get a wrong time, or are taken for
+/// rows of the future.
+const CLOCK_WARNING_SECONDS: u64 = 5;
+const CLOCK_PROBLEM_SECONDS: u64 = 600;
+
+/// How another clock stands to ours.
+fn clock_finding(subject: &str, whose: &str, ahead_seconds: i64) -> Finding {
+    let seconds = ahead_seconds.unsigned_abs();
+    let side = if ahead_seconds < 0 { "behind" } else { "ahead of" };
+    let text = format!("{whose} clock is {seconds} s {side} this machine's");
+    let advice = "set both by NTP: timedatectl tells how this one stands";
+    match seconds {
+        0..=1 => Finding::ok(subject, format!("{whose} clock agrees with this machine's")),
+        2..=CLOCK_WARNING_SECONDS => Finding::ok(subject, text),
+        _ if seconds <= CLOCK_PROBLEM_SECONDS => Finding::warning(subject, format!("{text}; {advice}")),
+        _ => Finding::problem(subject, text, advice),
     }
 }
 
@@ -172,23 +91,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_of_the_configuration_outweighs_others() {
-        let ok = Finding::ok(CONFIG, "fine");
-        let warning = Finding::warning(CONFIG, "look at it");
-        let source = Finding::problem("source", "cannot reach it", "start it");
-        let config = Finding::problem(CONFIG, "no such key", "remove it");
-        assert_eq!(exit(&[ok.clone(), warning.clone()]), Exit::Done);
-        assert_eq!(exit(&[ok.clone(), source.clone()]), Exit::Left);
-        assert_eq!(exit(&[source, config, warning]), Exit::Usage);
-    }
-
-    #[test]
-    fn findings_are_lines_and_json() {
-        let findings = [Finding::ok(CONFIG, "fine"), Finding::problem("source", "cannot reach it", "start it")];
-        assert_eq!(as_text(&findings), "ok       config: fine\nproblem  source: cannot reach it; start it\n");
-        let json: serde_json::Value = serde_json::from_str(&as_json(&findings)).unwrap();
-        assert_eq!(json["ok"], false);
-        assert_eq!(json["findings"][0], serde_json::json!({"level": "ok", "subject": "config", "text": "fine"}));
-        assert_eq!(json["findings"][1]["advice"], "start it");
+    fn a_clock_that_is_off_is_a_warning_and_then_a_problem() {
+        for (seconds, level, words) in [
+            (0, Level::Ok, "agrees"),
+            (-1, Level::Ok, "agrees"),
+            (5, Level::Ok, "5 s ahead of"),
+            (-6, Level::Warning, "6 s behind"),
+            (600, Level::Warning, "600 s ahead of"),
+            (-601, Level::Problem, "601 s behind"),
+            (i64::MIN, Level::Problem, "behind"),
+        ] {
+            let found = clock_finding("source", "the database's", seconds);
+            assert!(found.level == level && found.text.contains(words), "{seconds}: {found}");
+        }
     }
 }

@@ -37,7 +37,7 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
 }
 
 /// A data directory whose daemon is stopped; `None` when nothing has ever run there.
-fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
+pub(super) fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
     let path = &config.gateway.data_dir;
     if !path.join("source-id").exists() {
         return match std::fs::metadata(path) {
@@ -52,7 +52,7 @@ fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
         Err(DataDirError::InUse { path, holder }) => {
             let holder = holder.map(|pid| format!(" (process {pid})")).unwrap_or_default();
             let what = format!(
-                "packhorse{holder} is running on {}: in this version queue commands work while it is stopped",
+                "packhorse{holder} is running on {}: in this version this command works while it is stopped",
                 path.display()
             );
             Err(CliError::Unreachable { what, cause: None })
@@ -62,10 +62,10 @@ fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
 }
 
 /// A destination's outbox; `None` when there is none yet.
-fn open(data_dir: &DataDir, destination: &Destination) -> Result<Option<Outbox>, CliError> {
+pub(super) fn open(data_dir: &DataDir, destination: &Destination) -> Result<Option<Outbox>, CliError> {
     Outbox::open_existing(&data_dir.outbox(&destination.name)).map_err(failed)
 }
 
-fn failed(error: StoreError) -> CliError {
+pub(super) fn failed(error: StoreError) -> CliError {
     CliError::Failed { what: "cannot read the outbox".to_owned(), cause: Some(Box::new(error)) }
 }

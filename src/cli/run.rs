@@ -67,8 +67,10 @@ async fn until_deadline<T>(deadline: Option<Duration>, stop: &CancellationToken,
 
 fn refusal(error: DaemonError) -> CliError {
     match error {
-        DaemonError::DataDir(error @ DataDirError::InUse { .. }) => CliError::Failed { what: error.to_string(), cause: None },
-        other => CliError::Usage(crate::chain(&other)),
+        DaemonError::DataDir(
+            error @ (DataDirError::InUse { .. } | DataDirError::Unusable { .. } | DataDirError::SourceId { .. }),
+        ) => CliError::Failed { what: crate::chain(&error), cause: None },
+        error @ (DaemonError::Source(_) | DaemonError::Destination { .. }) => CliError::Usage(crate::chain(&error)),
     }
 }
 

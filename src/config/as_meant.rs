@@ -40,6 +40,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The keys of URLs in the file that hold a password.
     pub(super) passwords: Vec<String>,
+    /// The files that hold secrets, each with the key that names it.
+    pub secret_files: Vec<(String, PathBuf)>,
 }
 
 /// `[gateway]`

@@ -131,6 +131,15 @@ level = "info"
 }
 
 #[test]
+fn a_destination_is_not_called_as_a_file_of_the_data_directory() {
+    for name in ["lock", "source-id"] {
+        let text = format!("[[destination]]\nname = \"{name}\"\nurl = \"https://central.example/\"\n");
+        let problems = problems(&text);
+        assert!(problems.len() == 1 && problems[0].contains("is a file of data_dir"), "{problems:#?}");
+    }
+}
+
+#[test]
 fn every_unknown_key_is_named_with_what_it_may_have_meant() {
     let problems = problems("[source]\nurl = \"mysql://u@h/d\"\nurll = 1\npol_interval = \"1s\"\nzzz = true\npassword = \"x\"\n");
     assert_eq!(problems.len(), 4, "{problems:#?}");

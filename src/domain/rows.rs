@@ -1,6 +1,6 @@
 //! Rows of one stream, by columns: the one shape in which they travel from the source to the wire.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
 
@@ -201,6 +201,41 @@ impl Rows {
     pub fn key_position(&self, row: usize) -> Option<Position> {
         let rest = self.stream.spec().key[1..].iter().map(|&place| self.int(place, row)).collect::<Option<Vec<_>>>()?;
         Some(Position::Key { time: self.time(row)?, rest })
+    }
+
+    /// The position after a row within its hour of one node: its time, then its id, or the last part of its key where it has none. `None` where
+    /// a part is NULL.
+    pub fn bucket_position(&self, row: usize) -> Option<Position> {
+        let spec = self.stream.spec();
+        let id = spec.row_id.and_then(|place| self.int(place, row));
+        let rest = id.or_else(|| self.int(*spec.key.last()?, row))?;
+        Some(Position::Key { time: self.time(row)?, rest: vec![rest] })
+    }
+
+    /// The node and the hour that a row belongs to; `None` without a time or a node.
+    pub fn bucket(&self, row: usize) -> Option<(i64, i64)> {
+        Some((self.int(self.stream.spec().key[1], row)?, self.time(row)?.hour()))
+    }
+
+    /// A checksum of the rows' keys that does not depend on their order: the XOR of the CRC32 of each row's key text. The text is the
+    /// time in microseconds since 1970 and the stream's further [`checked`](super::StreamSpec::checked) columns, in decimal, with `/`
+    /// between them, and `NULL` for what is NULL or not in the table: `1356998700000000/837/0`.
+    pub fn key_checksum(&self) -> u32 {
+        let mut text = String::new();
+        (0..self.len()).fold(0, |sum, row| {
+            text.clear();
+            for &place in self.stream.spec().checked {
+                if !text.is_empty() {
+                    text.push('/');
+                }
+                // Writing to a String does not fail.
+                let _ = match self.int(place, row) {
+                    Some(number) => write!(text, "{number}"),
+                    None => write!(text, "NULL"),
+                };
+            }
+            sum ^ crc32fast::hash(text.as_bytes())
+        })
     }
 
     /// The smallest id among some rows, or the smallest time (microseconds) where a row has no id; `i64::MIN` where one has neither.

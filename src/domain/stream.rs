@@ -50,6 +50,9 @@ pub struct StreamSpec {
     pub columns: &'static [ColumnSpec],
     /// Places of the natural key's columns, in key order; the first is the time.
     pub key: &'static [usize],
+    /// Places of the columns whose text the checksum of [`Rows::key_checksum`](super::Rows::key_checksum) is made of; the first is the
+    /// time. The id is not among them, so that tables with and without one agree.
+    pub checked: &'static [usize],
     /// Place of the auto-increment id, for tables that may have one. Where the table has it, paging goes by it.
     pub row_id: Option<usize>,
 }
@@ -76,6 +79,7 @@ static READING: StreamSpec = StreamSpec {
         column("value", ColumnKind::Number),
     ],
     key: &[0, 1, 2],
+    checked: &[0, 1, 2],
     row_id: None,
 };
 
@@ -91,6 +95,7 @@ static NODE_STATE: StreamSpec = StreamSpec {
         optional("rssi", ColumnKind::Int),
     ],
     key: &[1, 2, 5],
+    checked: &[1, 2, 5, 4],
     row_id: Some(0),
 };
 

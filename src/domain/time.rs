@@ -10,6 +10,25 @@ use serde::{Deserialize, Serialize};
 pub struct Micros(pub i64);
 
 impl Micros {
+    const PER_HOUR: i64 = 3_600_000_000;
+
+    /// The hour that it lies in, counted from 1970-01-01T00:00:00.
+    pub const fn hour(self) -> i64 {
+        self.0.div_euclid(Self::PER_HOUR)
+    }
+
+    /// The beginning of an hour; the nearest representable time for one beyond all times.
+    #[must_use]
+    pub const fn of_hour(hour: i64) -> Self {
+        Self(hour.saturating_mul(Self::PER_HOUR))
+    }
+
+    /// The beginning of its second.
+    #[must_use]
+    pub const fn cut_to_second(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(1_000_000))
+    }
+
     /// The date, or `None` outside of what chrono can hold (some 262,000 years either way).
     pub fn to_datetime(self) -> Option<NaiveDateTime> {
         DateTime::from_timestamp_micros(self.0).map(|at| at.naive_utc())
@@ -66,6 +85,20 @@ mod tests {
         assert_eq!(at.to_string(), "2013-01-01T00:05:00");
         assert_eq!(Micros(at.0 + 250_000).to_string(), "2013-01-01T00:05:00.250000");
         assert_eq!(Micros(-1).to_string(), "1969-12-31T23:59:59.999999");
+    }
+
+    #[test]
+    fn hours_and_seconds_are_cut_downwards_also_before_1970() {
+        for (text, hour, second) in [
+            ("1970-01-01T00:59:59.999999", 0, "1970-01-01T00:59:59"),
+            ("1969-12-31T23:59:59.999999", -1, "1969-12-31T23:59:59"),
+            ("1969-12-31T23:00:00", -1, "1969-12-31T23:00:00"),
+        ] {
+            let at: Micros = text.parse().unwrap();
+            assert_eq!((at.hour(), at.cut_to_second().to_string().as_str()), (hour, second));
+            assert!(Micros::of_hour(hour) <= at && at < Micros::of_hour(hour + 1));
+        }
+        assert_eq!(Micros::of_hour(i64::MAX), Micros(i64::MAX));
     }
 
     #[test]

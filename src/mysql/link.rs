@@ -96,7 +96,27 @@ impl Link {
         }
     }
 
+    /// A connection that a look at the schema has still to follow.
+    pub(super) async fn login(&self) -> Result<MySqlConnection, SourceError> {
+        match timeout(self.options.connect_deadline, self.session()).await {
+            Ok(opened) => opened.map_err(|trouble| trouble.told(&self.place)),
+            Err(Elapsed { .. }) => Err(fault::too_slow(&self.place, self.options.connect_deadline, "being connected to")),
+        }
+    }
+
+    /// What is known of the place, for messages.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     async fn open(&self) -> Result<Live, Trouble> {
+        let mut connection = self.session().await?;
+        let schema = schema::look(&mut connection).await?;
+        Ok(Live { connection, schema, looked: Instant::now() })
+    }
+
+    /// Connects, logs in and sets the session up.
+    async fn session(&self) -> Result<MySqlConnection, Trouble> {
         let mut connection = MySqlConnection::connect_with(&self.to).await?;
         // A query that we have given up must not wait for a lock for ever on the server's side either.
         let wait = self.options.deadline.as_secs().clamp(1, 3600);
@@ -108,8 +128,7 @@ impl Link {
         {
             return Err(error.into());
         }
-        let schema = schema::look(&mut connection).await?;
-        Ok(Live { connection, schema, looked: Instant::now() })
+        Ok(connection)
     }
 }
 

@@ -65,6 +65,15 @@ pub(super) fn last(table: &Table, before: Option<Micros>) -> Question {
     ask.done()
 }
 
+/// The first id of a row at or after a time, for tables paged by id.
+pub(super) fn first_id_from(table: &Table, time: Micros) -> Question {
+    let columns = table.paging().map(|place| quoted(table.name(place))).collect::<Vec<_>>().join(", ");
+    let mut ask = Ask::select(&format!("MIN({columns})"), table);
+    ask.condition(&format!("{} >= ?", quoted(table.name(table.spec().key[0]))));
+    ask.binds.push(Bind::Time(to_bind(time)));
+    ask.done()
+}
+
 /// How many rows have a time that is not a date, or none where the time leads the key.
 pub(super) fn unreadable(table: &Table) -> Question {
     let time = quoted(table.name(table.spec().key[0]));
@@ -79,21 +88,29 @@ pub(super) fn unreadable(table: &Table) -> Question {
 }
 
 /// A statement in the making.
-struct Ask {
+pub(super) struct Ask {
     sql: String,
     binds: Vec<Bind>,
     conditions: usize,
 }
 
 impl Ask {
-    fn select(columns: &str, table: &Table) -> Self {
+    pub(super) fn select(columns: &str, table: &Table) -> Self {
         Self { sql: format!("SELECT {columns} FROM {}", quoted(table.spec().table)), binds: Vec::new(), conditions: 0 }
     }
 
-    fn condition(&mut self, text: &str) {
+    pub(super) fn condition(&mut self, text: &str) {
         self.sql.push_str(if self.conditions == 0 { " WHERE " } else { " AND " });
         self.sql.push_str(text);
         self.conditions += 1;
+    }
+
+    pub(super) fn bind(&mut self, value: Bind) {
+        self.binds.push(value);
+    }
+
+    pub(super) fn text(&mut self, text: &str) {
+        self.sql.push_str(text);
     }
 
     fn since_first_date(&mut self, table: &Table) {
@@ -155,12 +172,12 @@ impl Ask {
         self.sql.push_str(&by.join(", "));
     }
 
-    fn limit(&mut self, limit: u64) {
+    pub(super) fn limit(&mut self, limit: u64) {
         self.sql.push_str(" LIMIT ?");
         self.binds.push(Bind::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
     }
 
-    fn done(self) -> Question {
+    pub(super) fn done(self) -> Question {
         Question { sql: self.sql, binds: self.binds }
     }
 }
@@ -196,7 +213,7 @@ fn last_date() -> NaiveDateTime {
 }
 
 /// A time as the server can hold it.
-fn to_bind(at: Micros) -> NaiveDateTime {
+pub(super) fn to_bind(at: Micros) -> NaiveDateTime {
     let edge = if at.0 < 0 { FIRST_DATE } else { last_date() };
     at.to_datetime().unwrap_or(edge).clamp(FIRST_DATE, last_date())
 }

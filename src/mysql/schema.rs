@@ -31,9 +31,23 @@ impl Table {
         self.spec().columns[place].name
     }
 
+    /// Whether a column is read.
+    pub(super) fn reads(&self, place: usize) -> bool {
+        self.read[place]
+    }
+
     /// Places of the columns that are read, in the order in which they are selected.
     pub(super) fn selected(&self) -> impl Iterator<Item = usize> {
         (0..self.read.len()).filter(|&place| self.read[place])
+    }
+
+    /// Columns of the description that this table lacks, or that are not read here, besides its id.
+    pub(super) fn lacking(&self) -> Vec<&'static str> {
+        let spec = self.spec();
+        (0..self.read.len())
+            .filter(|&place| !self.read[place] && spec.row_id != Some(place))
+            .map(|place| self.name(place))
+            .collect()
     }
 
     /// Places of the columns that a page is ordered by.
@@ -99,16 +113,17 @@ struct Found {
     auto_increment: bool,
 }
 
-struct Look<'c> {
-    connection: &'c mut MySqlConnection,
-    version: String,
+/// One look, table by table.
+pub(super) struct Look<'c> {
+    pub connection: &'c mut MySqlConnection,
+    pub version: String,
     /// By table name; in lower case where the server compares names that way.
     tables: HashMap<String, Vec<Found>>,
     any_case: bool,
 }
 
 impl<'c> Look<'c> {
-    async fn begin(connection: &'c mut MySqlConnection) -> Result<Self, Trouble> {
+    pub(super) async fn begin(connection: &'c mut MySqlConnection) -> Result<Self, Trouble> {
         let row = sqlx::query("SELECT VERSION(), @@lower_case_table_names <> 0").fetch_one(&mut *connection).await?;
         let (version, any_case) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
         let rows = sqlx::query(
@@ -136,7 +151,7 @@ impl<'c> Look<'c> {
         found.map_or(&[], Vec::as_slice)
     }
 
-    async fn stream(&mut self, stream: Stream) -> Result<Table, Trouble> {
+    pub(super) async fn stream(&mut self, stream: Stream) -> Result<Table, Trouble> {
         let spec = stream.spec();
         if self.found(spec.table).is_empty() && !self.exists(spec.table, "1").await? {
             return Err(self.missing_table(spec.table).into());
@@ -167,7 +182,7 @@ impl<'c> Look<'c> {
     }
 
     /// The columns of a catalog table, or `None` when the table is not there and need not be.
-    async fn catalog(&mut self, kind: EntityKind) -> Result<Option<Vec<String>>, Trouble> {
+    pub(super) async fn catalog(&mut self, kind: EntityKind) -> Result<Option<Vec<String>>, Trouble> {
         let table = kind.table();
         if self.found(table).is_empty() && !self.exists(table, "1").await? {
             let needed = matches!(kind, EntityKind::Node | EntityKind::SensorType);
@@ -186,7 +201,7 @@ impl<'c> Look<'c> {
     }
 
     /// Whether something that information_schema does not show is there all the same. A missing right is an error.
-    async fn exists(&mut self, table: &str, column: &str) -> Result<bool, Trouble> {
+    pub(super) async fn exists(&mut self, table: &str, column: &str) -> Result<bool, Trouble> {
         let sql = format!("SELECT {column} FROM {} LIMIT 0", quoted(table));
         let asked = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_optional(&mut *self.connection).await.map_err(Trouble::from);
         match asked {

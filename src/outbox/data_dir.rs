@@ -5,6 +5,8 @@
 //! <data_dir>/source-id                 the random identity of this gateway's database
 //! <data_dir>/<destination>/CURRENT     the name of the store in use
 //! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
+//! <data_dir>/<destination>/sidecar      from where the source is captured again if the store is lost
+//! <data_dir>/<destination>/aside/       damaged stores; nothing reads them, and nothing deletes them
 //! <data_dir>/<destination>/gen-N.making/    a store before its first commit is on the disk; nothing in it counts
 //! ```
 //!
@@ -14,6 +16,7 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::store::{StoreError, fsync, io_error, sync_path};
@@ -84,6 +87,9 @@ impl DataDir {
     }
 }
 
+/// So long the lock is waited for: somebody may just be looking whether it is held.
+const LOOK_MAX: Duration = Duration::from_millis(500);
+
 /// Makes a folder and those above it, and their names durable: what is fsynced in a folder is lost with the folder's own name.
 fn make_folder(path: &Path) -> io::Result<()> {
     let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).count();
@@ -103,7 +109,14 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
     let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
     let options = File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock"));
     let mut file = options.map_err(unusable)?;
-    match file.try_lock() {
+    let began = Instant::now();
+    let taken = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOOK_MAX => std::thread::sleep(LOOK_MAX / 50),
+            taken => break taken,
+        }
+    };
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -118,32 +131,35 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
 }
 
 fn source_id(path: &Path, new: impl FnOnce() -> u128) -> Result<SourceId, DataDirError> {
+    if let Some(known) = read_source_id(path)? {
+        // Whoever wrote it may have been killed before its name was durable.
+        fsync(path).map_err(|cause| DataDirError::Unusable { path: path.into(), cause })?;
+        return Ok(known);
+    }
+    let source = SourceId(new());
+    replace_file(&path.join("source-id"), format!("{source}\n").as_bytes()).map_err(|error| match error {
+        StoreError::Io { cause, .. } => DataDirError::Unusable { path: path.into(), cause },
+        other => DataDirError::Unusable { path: path.into(), cause: io::Error::other(other) },
+    })?;
+    Ok(source)
+}
+
+/// The source id that was made at the first run; `None` before it.
+pub(super) fn read_source_id(path: &Path) -> Result<Option<SourceId>, DataDirError> {
     let file = path.join("source-id");
     match std::fs::read_to_string(&file) {
-        Ok(text) if text.trim().len() == 32 => {
-            let source = text.parse().map_err(|_| DataDirError::SourceId { path: file })?;
-            // Whoever wrote it may have been killed before its name was durable.
-            fsync(path).map_err(|cause| DataDirError::Unusable { path: path.into(), cause })?;
-            Ok(source)
-        }
+        Ok(text) if text.trim().len() == 32 => text.parse().map(Some).map_err(|_| DataDirError::SourceId { path: file }),
         Ok(_) => Err(DataDirError::SourceId { path: file }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let source = SourceId(new());
-            replace_file(&file, &format!("{source}\n")).map_err(|error| match error {
-                StoreError::Io { cause, .. } => DataDirError::Unusable { path: path.into(), cause },
-                other => DataDirError::Unusable { path: path.into(), cause: io::Error::other(other) },
-            })?;
-            Ok(source)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(DataDirError::SourceId { path: file }),
         Err(cause) => Err(DataDirError::Unusable { path: path.into(), cause }),
     }
 }
 
 /// Writes a small file so that after a crash there is the old content or the new one, and after `Ok` the new one.
-pub(super) fn replace_file(path: &Path, content: &str) -> Result<(), StoreError> {
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
-    let written = File::create(&temporary).and_then(|mut file| file.write_all(content.as_bytes()).and_then(|()| file.sync_all()));
+    let written = File::create(&temporary).and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
     written.map_err(io_error(format!("writing {}", temporary.display())))?;
     std::fs::rename(&temporary, path).map_err(io_error(format!("renaming {}", temporary.display())))?;
     path.parent().map_or(Ok(()), sync_path)
@@ -171,7 +187,7 @@ pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
 /// Makes a store the one in use.
 pub(super) fn set_current(outbox: &Path, store: &Path) -> Result<(), StoreError> {
     let name = store.file_name().unwrap_or_default().to_string_lossy();
-    replace_file(&outbox.join("CURRENT"), &format!("{name}\n"))
+    replace_file(&outbox.join("CURRENT"), format!("{name}\n").as_bytes())
 }
 
 /// Stores under a destination's folder, oldest first.
@@ -195,6 +211,11 @@ pub(super) fn stores(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// The folder for the `number`th store.
 pub(super) fn store_path(outbox: &Path, number: usize) -> PathBuf {
     outbox.join(format!("gen-{number:06}"))
+}
+
+/// Which store a folder is.
+pub(super) fn store_number(path: &Path) -> Option<usize> {
+    path.file_name()?.to_str()?.strip_prefix("gen-")?.parse().ok()
 }
 
 fn is_store_name(name: &str) -> bool {

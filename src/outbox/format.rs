@@ -201,6 +201,11 @@ pub(super) fn parked_key(reason: &Reason, number: u64) -> Vec<u8> {
     }
 }
 
+/// The number stands at the end of the keys of held and of refused rows alike.
+pub(super) fn number_of_parked_key(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.last_chunk()?))
+}
+
 pub(super) fn entity_key(prefix: &[u8], generation: Generation, what: LocalRef) -> Vec<u8> {
     [prefix, &generation.0.to_be_bytes(), &[what.kind.number()], &sortable(what.id)].concat()
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{
     format::{self, Notes, PARKED_CHUNK_BYTES_MAX, Parked, REASON_BYTES_MAX, Reason},
+    places::Places,
     store::{Change, Store, StoreError},
 };
 use crate::{
@@ -31,21 +32,25 @@ pub struct ParkedChunk {
     pub rows: Rows,
 }
 
-/// Adds rows to a change as parked chunks; gives the number of chunks.
-pub(super) fn park(change: &mut Change, run: &Run, rows: &Rows, reason: &Reason, notes: &mut Notes) -> u64 {
+/// Where a walk through the parked chunks stands; the default is the beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParkedCursor(Vec<u8>);
+
+/// Adds rows to a change as parked chunks; gives the number and the lowest place of each.
+pub(super) fn park(change: &mut Change, run: &Run, rows: &Rows, reason: &Reason, notes: &mut Notes) -> Vec<(u64, i64)> {
     let mut reason = reason.clone();
     if let Reason::Refused(why) = &mut reason {
         shorten(why);
     }
-    let chunks = codec::encode(run, rows, PARKED_CHUNK_BYTES_MAX);
-    let count = chunks.len() as u64;
-    for chunk in chunks {
+    let mut parked_chunks = Vec::new();
+    for chunk in codec::encode(run, rows, PARKED_CHUNK_BYTES_MAX) {
         let parked = Parked { stream: rows.stream(), count: chunk.header.count, at: run.captured_at, reason: reason.clone() };
         let value = [format::to_bytes(&parked), chunk.bytes].concat();
         change.put(format::parked_key(&reason, notes.next_parked), value);
+        parked_chunks.push((notes.next_parked, chunk.header.lowest));
         notes.next_parked += 1;
     }
-    count
+    parked_chunks
 }
 
 /// Cuts a text to what a parked value has room for.
@@ -63,18 +68,30 @@ pub(super) fn split<'a>(store: &Store, value: &'a [u8]) -> Result<(Parked, &'a [
     Ok((parked, &value[used..]))
 }
 
-/// What is held, by what it waits for.
-pub(super) fn held(store: &Store) -> Result<BTreeMap<LocalRef, HeldRows>, StoreError> {
+/// Looks at everything parked: what is held, by what it waits for; every chunk must be whole.
+pub(super) fn survey(store: &Store, places: &mut Places) -> Result<BTreeMap<LocalRef, HeldRows>, StoreError> {
     let mut held = BTreeMap::<LocalRef, HeldRows>::new();
-    for entry in store.scan(format::HELD, format::HELD)? {
-        let (_, value) = entry?;
-        if let (Parked { reason: Reason::Held(what), count, .. }, _) = split(store, &value)? {
-            let entry = held.entry(what).or_default();
-            entry.rows += u64::from(count);
-            entry.chunks += 1;
+    for prefix in [format::HELD, format::REFUSED] {
+        for entry in store.scan(prefix, prefix)? {
+            let (key, value) = entry?;
+            let (parked, chunk) = split(store, &value)?;
+            let header = codec::peek(chunk).map_err(|error| damaged(store, &error))?;
+            let number = format::number_of_parked_key(&key)
+                .ok_or_else(|| StoreError::Damaged { path: store.path().into(), what: "a parked key is not one".into() })?;
+            places.add_parked(number, header.stream, header.lowest);
+            if let Reason::Held(what) = parked.reason {
+                let entry = held.entry(what).or_default();
+                entry.rows += u64::from(parked.count);
+                entry.chunks += 1;
+            }
         }
     }
     Ok(held)
+}
+
+/// A parked chunk that does not decode.
+pub(super) fn damaged(store: &Store, error: &codec::CodecError) -> StoreError {
+    StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") }
 }
 
 /// Takes one chunk of rows out of the count.
@@ -88,17 +105,32 @@ pub(super) fn forget(held: &mut BTreeMap<LocalRef, HeldRows>, what: LocalRef, ro
     }
 }
 
-/// Parked chunks, held ones first.
-pub(super) fn list(store: &Store, chunks_max: usize) -> Result<Vec<ParkedChunk>, StoreError> {
+/// Parked chunks from a place on, held ones first, and the place after them; `None` there when no more follow.
+pub(super) fn page(
+    store: &Store,
+    from: &ParkedCursor,
+    chunks_max: usize,
+) -> Result<(Vec<ParkedChunk>, Option<ParkedCursor>), StoreError> {
     let mut found = Vec::new();
     for prefix in [format::HELD, format::REFUSED] {
-        for entry in store.scan(prefix, prefix)?.take(chunks_max - found.len()) {
-            let (_, value) = entry?;
+        if prefix < from.0.as_slice() && !from.0.starts_with(prefix) {
+            continue;
+        }
+        for entry in store.scan(prefix, from.0.as_slice().max(prefix))? {
+            let (key, value) = entry?;
+            if found.len() >= chunks_max {
+                return Ok((found, Some(ParkedCursor(key))));
+            }
             let (parked, chunk) = split(store, &value)?;
             let (_, rows) = codec::decode(chunk)
                 .map_err(|error| StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") })?;
             found.push(ParkedChunk { parked, rows });
         }
     }
-    Ok(found)
+    Ok((found, None))
+}
+
+/// Parked chunks, held ones first.
+pub(super) fn list(store: &Store, chunks_max: usize) -> Result<Vec<ParkedChunk>, StoreError> {
+    page(store, &ParkedCursor::default(), chunks_max).map(|(chunks, _)| chunks)
 }

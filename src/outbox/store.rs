@@ -42,7 +42,7 @@ pub enum StoreError {
     },
     /// The files are not what a store leaves behind.
     #[error(
-        "the outbox at {path} is damaged: {what}; nothing was changed: keep the folder and see docs/architecture.md, 'When an outbox does not open'"
+        "the outbox at {path} is damaged: {what}; nothing was changed: `packhorse run` sets it aside and captures its rows from the source again"
     )]
     Damaged {
         /// Its folder.
@@ -61,6 +61,14 @@ pub enum StoreError {
         found: u16,
         /// The version known.
         known: u16,
+    },
+    /// It holds the rows of another source or for another destination.
+    #[error("the outbox at {path} is not ours: {what}; give this destination another name, or this gateway its own data_dir")]
+    Foreign {
+        /// Its folder.
+        path: PathBuf,
+        /// Whose it is.
+        what: String,
     },
     /// An earlier error closed it; it has to be reopened.
     #[error("the outbox was closed after an earlier error")]

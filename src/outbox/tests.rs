@@ -160,6 +160,30 @@ async fn refused_rows_stay_with_a_shortened_reason() {
 }
 
 #[tokio::test]
+async fn parked_chunks_are_paged_through_held_ones_first_and_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..12)).await.unwrap();
+    let batch = lease(&outbox, 12).await.unwrap();
+    let reasons = [Reason::Refused("no".into()), Reason::Held(node(2)), Reason::Held(node(1)), Reason::Refused("no".into())];
+    let aside =
+        reasons.into_iter().zip([0, 3, 6, 9]).map(|(reason, row)| SetAside { reason, rows: vec![row, row + 1] }).collect();
+    outbox.settle(batch, aside, None, AT).await.unwrap();
+    let all = outbox.parked(10).await.unwrap();
+    assert_eq!(all.len(), 4);
+    for chunks_max in 1..6 {
+        let (mut paged, mut cursor) = (Vec::new(), Some(ParkedCursor::default()));
+        while let Some(from) = cursor {
+            let (page, next) = outbox.parked_page(from, chunks_max).await.unwrap();
+            assert!(page.len() <= chunks_max);
+            paged.extend(page);
+            cursor = next;
+        }
+        assert_eq!(paged, all, "{chunks_max} at a time");
+    }
+}
+
+#[tokio::test]
 async fn catalog_and_mappings_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path());
@@ -229,7 +253,10 @@ fn an_outbox_of_another_source_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let other = OpenOptions { source: SourceId(10), ..options() };
-    assert!(matches!(Outbox::open(dir.path(), &other), Err(StoreError::Damaged { .. })));
+    for _ in 0..2 {
+        assert!(matches!(Outbox::open(dir.path(), &other), Err(StoreError::Foreign { .. })));
+    }
+    drop(open(dir.path()));
 }
 
 #[test]
@@ -249,14 +276,96 @@ fn a_store_of_another_format_version_is_told_and_left_alone() {
     }
 }
 
-#[test]
-fn a_store_that_became_empty_is_damage_and_not_a_fresh_start() {
+/// Where a new epoch begins, when 200 readings were appended, 150 acked of them and one of the acked ones parked at second 40.
+async fn damage_and_open(damage: impl FnOnce(&Path)) -> Snapshot {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.start(Stream::Reading, Position::Start).await.unwrap();
+    outbox.append(captured(0..100)).await.unwrap();
+    outbox.append(captured(100..200)).await.unwrap();
+    let batch = lease(&outbox, 150).await.unwrap();
+    let aside = vec![SetAside { reason: Reason::Refused("no".into()), rows: vec![140] }];
+    outbox.settle(batch, aside, None, AT).await.unwrap();
+    // A change of mappings brings the sidecar up to date.
+    outbox.map(vec![(node(8), Some(RemoteId(80)))]).await.unwrap();
+    outbox.append(captured(200..300)).await.unwrap();
+    drop(outbox);
+    damage(dir.path());
+    let reopened = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+    let snapshot = reopened.snapshot();
+    drop(reopened);
+    let again = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(79), ..options() }).unwrap();
+    assert_eq!(again.snapshot().meta.epoch, snapshot.meta.epoch, "what was rebuilt opens");
+    snapshot
+}
+
+fn assert_rebuilt(snapshot: &Snapshot) {
+    assert_eq!(snapshot.meta.epoch, Epoch(78), "a new life");
+    let state = snapshot.stream(Stream::Reading);
+    let before_140 = Position::Key { time: Micros(100 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
+    assert_eq!((&state.watermark, state.started, state.next), (&before_140, true, Seq(0)));
+    assert_eq!(snapshot.mappings.get(node(8)), Some(RemoteId(80)), "what is known of the destination stays known");
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_is_rebuilt_from_the_sidecar_and_never_starts_from_now() {
+    assert_rebuilt(&damage_and_open(|dir| std::fs::remove_dir_all(dir.join("gen-000001")).unwrap()).await);
+}
+
+#[tokio::test]
+async fn a_store_that_became_empty_is_set_aside_and_rebuilt() {
+    let empty = |dir: &Path| {
+        std::fs::remove_dir_all(dir.join("gen-000001")).unwrap();
+        drop(Store::open(&dir.join("gen-000001")).unwrap());
+    };
+    assert_rebuilt(&damage_and_open(empty).await);
+}
+
+#[tokio::test]
+async fn a_store_with_a_missing_chunk_is_set_aside_and_rebuilt() {
+    let lose_a_chunk = |dir: &Path| {
+        let store = Store::open(&dir.join("gen-000001")).unwrap();
+        let mut change = store::Change::default();
+        change.remove(format::chunk_key(Stream::Reading, Seq(200)));
+        store.commit(change).unwrap();
+    };
+    assert_rebuilt(&damage_and_open(lose_a_chunk).await);
+}
+
+#[tokio::test]
+async fn an_older_store_is_behind_its_sidecar_and_rebuilt() {
+    let older = |dir: &Path| {
+        let store = Store::open(&dir.join("gen-000001")).unwrap();
+        let mut change = store::Change::default();
+        change.put(format::stream_key(Stream::Reading), format::to_bytes(&StreamState { started: true, ..StreamState::new() }));
+        for first in [0, 100, 200] {
+            change.remove(format::chunk_key(Stream::Reading, Seq(first)));
+        }
+        store.commit(change).unwrap();
+    };
+    assert_rebuilt(&damage_and_open(older).await);
+}
+
+#[tokio::test]
+async fn without_a_store_that_opens_and_without_a_sidecar_everything_is_captured_again() {
+    let both = |dir: &Path| {
+        std::fs::write(dir.join("sidecar"), b"?").unwrap();
+        std::fs::remove_dir_all(dir.join("gen-000001")).unwrap();
+    };
+    let snapshot = damage_and_open(both).await;
+    let state = snapshot.stream(Stream::Reading);
+    assert_eq!((snapshot.meta.epoch, &state.watermark, state.started), (Epoch(78), &Position::Start, true));
+}
+
+#[tokio::test]
+async fn what_is_set_aside_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    std::fs::remove_dir_all(dir.path().join("gen-000001")).unwrap();
-    assert!(matches!(Outbox::open(dir.path(), &options()), Err(StoreError::Damaged { .. })));
-    drop(Store::open(&dir.path().join("gen-000001")).unwrap());
-    assert!(matches!(Outbox::open(dir.path(), &options()), Err(StoreError::Damaged { .. })));
+    std::fs::write(dir.path().join("gen-000001/db"), vec![0xa5; 600_000]).unwrap();
+    drop(Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap());
+    let kept: Vec<_> = std::fs::read_dir(dir.path().join("aside")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].join("db").exists());
 }
 
 #[tokio::test]
@@ -303,22 +412,4 @@ async fn leftovers_and_damage_of_sled_snapshots_are_cleared_and_every_row_is_the
     }
     assert!(damaged > 0, "there is a snapshot to damage");
     assert_eq!(lease(&open(dir.path()), 5_000).await.unwrap().rows, readings(0..5_000));
-}
-
-#[tokio::test]
-async fn a_missing_chunk_is_told_and_not_jumped_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let outbox = open(dir.path());
-    for page in 0..3 {
-        outbox.append(captured(page * 100..(page + 1) * 100)).await.unwrap();
-    }
-    drop(outbox);
-    let store = Store::open(&dir.path().join("gen-000001")).unwrap();
-    let mut change = store::Change::default();
-    change.remove(format::chunk_key(Stream::Reading, Seq(100)));
-    store.commit(change).unwrap();
-    drop(store);
-    let outbox = open(dir.path());
-    let error = outbox.lease(Stream::Reading, Seq(0), 1_000).await.unwrap_err();
-    assert!(error.to_string().contains("reading 100 is missing"), "{error}");
 }

@@ -3,22 +3,19 @@
 //! The one rule: compute the new state, commit it, and only then make it one's own. After a failed commit the writer still tells the
 //! truth about what is known to be on the disk.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
     format::{self, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
     parked::{self, HeldRows},
-    store::{Change, Store, StoreError, io_error, sync_path},
+    places::Places,
+    sidecar::{self, Bound, Sidecar},
+    store::{Change, Store, StoreError},
 };
 use crate::{
-    codec::{self, CHUNK_BYTES_MAX, Run},
-    domain::{Catalog, Epoch, Generation, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream},
+    codec::{self, CHUNK_BYTES_MAX, ChunkHeader, Run},
+    domain::{Catalog, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream},
 };
 
 /// Parked chunks that return in one commit.
@@ -41,57 +38,13 @@ pub(super) struct Writer {
     catalog: Arc<Catalog>,
     mappings: Arc<Mappings>,
     held: Arc<BTreeMap<LocalRef, HeldRows>>,
+    places: Places,
     intent: Option<Intent>,
     create_intent: Option<LocalRef>,
     notes: Notes,
 }
 
-/// Opens the store in use, or makes the first one.
-pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
-    if let Some((store, writer)) = open_existing(outbox)? {
-        let meta = &writer.meta;
-        if meta.source != options.source || meta.destination != options.destination {
-            let what = format!(
-                "it belongs to source {} and destination '{}', this is source {} and destination '{}'",
-                meta.source, meta.destination, options.source, options.destination
-            );
-            return Err(StoreError::Damaged { path: outbox.into(), what });
-        }
-        return Ok((store, writer));
-    }
-    std::fs::create_dir_all(outbox).map_err(io_error(format!("creating {}", outbox.display())))?;
-    outbox.parent().map_or(Ok(()), sync_path)?;
-    let path = match data_dir::stores(outbox)?.pop() {
-        // Complete, and the power went before it was made the one in use.
-        Some(path) => path,
-        None => create(outbox, options)?,
-    };
-    let store = Store::open(&path)?;
-    let writer = Writer::load(&store)?;
-    data_dir::set_current(outbox, &path)?;
-    Ok((store, writer))
-}
-
-/// Makes the first store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making
-/// may not even open, and holds nothing that anyone was told of.
-fn create(outbox: &Path, options: &OpenOptions) -> Result<PathBuf, StoreError> {
-    let path = data_dir::store_path(outbox, 1);
-    let making = path.with_extension("making");
-    match std::fs::remove_dir_all(&making) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error(format!("removing {}", making.display()))(cause));
-        }
-        _ => {}
-    }
-    let store = Store::open(&making)?;
-    Writer::create(&store, options)?;
-    drop(store);
-    std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
-    sync_path(outbox)?;
-    Ok(path)
-}
-
-/// Opens the store in use; `None` when there never was one.
+/// Opens the store in use, if there is one, and nothing else: for those who only look.
 pub(super) fn open_existing(outbox: &Path) -> Result<Option<(Store, Writer)>, StoreError> {
     let Some(path) = data_dir::current(outbox)? else { return Ok(None) };
     let store = Store::open(&path)?;
@@ -100,24 +53,57 @@ pub(super) fn open_existing(outbox: &Path) -> Result<Option<(Store, Writer)>, St
 }
 
 impl Writer {
+    /// What a store holds that nothing has happened to yet.
+    pub(super) fn new(meta: Meta, streams: [StreamState; Stream::ALL.len()], mappings: Mappings) -> Self {
+        Self {
+            meta,
+            streams,
+            catalog: Arc::default(),
+            mappings: Arc::new(mappings),
+            held: Arc::default(),
+            places: Places::default(),
+            intent: None,
+            create_intent: None,
+            notes: Notes::default(),
+        }
+    }
+
     /// The first commit of a store.
-    fn create(store: &Store, options: &OpenOptions) -> Result<(), StoreError> {
-        let meta = Meta {
-            format_version: FORMAT_VERSION,
-            epoch: options.epoch,
-            source: options.source,
-            destination: options.destination.clone(),
-            generation: Generation(0),
-        };
+    pub(super) fn write_to(&self, store: &Store) -> Result<(), StoreError> {
         let mut change = Change::default();
-        change.put(format::META, format::to_bytes(&meta));
+        change.put(format::META, format::to_bytes(&self.meta));
         for stream in Stream::ALL {
-            change.put(format::stream_key(stream), format::to_bytes(&StreamState::new()));
+            change.put(format::stream_key(stream), format::to_bytes(self.state(stream)));
+        }
+        for (what, id) in &*self.mappings {
+            change.put(format::entity_key(format::MAPPINGS, self.meta.generation, what), format::to_bytes(&id));
         }
         store.commit(change)
     }
 
-    fn load(store: &Store) -> Result<Self, StoreError> {
+    pub(super) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    pub(super) fn streams(&self) -> &[StreamState] {
+        &self.streams
+    }
+
+    pub(super) fn mappings(&self) -> &Arc<Mappings> {
+        &self.mappings
+    }
+
+    /// What the sidecar may say as of the last commit.
+    pub(super) fn sidecar(&self) -> Sidecar {
+        let bound = |stream: Stream| {
+            let state = self.state(stream);
+            let from = sidecar::position_before(self.places.lowest(stream), &state.watermark);
+            Bound { next: state.next, cursor: state.cursor, started: state.started, from }
+        };
+        Sidecar { meta: self.meta.clone(), streams: Stream::ALL.map(bound), mappings: self.mappings.iter().collect() }
+    }
+
+    pub(super) fn load(store: &Store) -> Result<Self, StoreError> {
         let damaged = |what: &str| StoreError::Damaged { path: store.path().into(), what: what.into() };
         let meta = store.get(format::META)?.ok_or_else(|| damaged("it is empty, though it was in use"))?;
         // The version is the first field of every version's meta, so that it can be told before the rest is understood.
@@ -127,12 +113,14 @@ impl Writer {
         }
         let meta = decode::<Meta>(store, format::META)?.ok_or_else(|| damaged("its description is missing"))?;
         let mut streams = Stream::ALL.map(|_| StreamState::new());
+        let mut places = Places::default();
         for stream in Stream::ALL {
             let state = decode::<StreamState>(store, &format::stream_key(stream))?;
             let state = state.ok_or_else(|| damaged(&format!("the state of stream {stream} is missing")))?;
-            check_chunks(store, stream, &state)?;
+            check_chunks(store, stream, &state, &mut places)?;
             streams[usize::from(stream.number())] = state;
         }
+        let held = parked::survey(store, &mut places)?;
         let mut catalog = Catalog::new();
         let mut mappings = Mappings::default();
         for entry in store.scan(format::ENTITIES, &format::entity_key(format::ENTITIES, meta.generation, first_ref()))? {
@@ -157,7 +145,8 @@ impl Writer {
             streams,
             catalog: Arc::new(catalog),
             mappings: Arc::new(mappings),
-            held: Arc::new(parked::held(store)?),
+            held: Arc::new(held),
+            places,
             intent: decode(store, format::INTENT)?,
             create_intent: decode(store, format::CREATE_INTENT)?,
             notes: decode(store, format::NOTES)?.unwrap_or_default(),
@@ -181,6 +170,12 @@ impl Writer {
         &self.streams[usize::from(stream.number())]
     }
 
+    fn add_places(&mut self, added: &[ChunkHeader]) {
+        for chunk in added {
+            self.places.add_pending(chunk.stream, chunk.first, chunk.lowest);
+        }
+    }
+
     fn set_state(&mut self, stream: Stream, state: StreamState) {
         self.streams[usize::from(stream.number())] = state;
     }
@@ -202,7 +197,7 @@ impl Writer {
         let mut state = self.state(stream).clone();
         let mut change = Change::default();
         let run = Run { epoch: self.meta.epoch, generation: self.meta.generation, first: state.next, captured_at: captured.at };
-        append_chunks(&mut change, &mut state, &run, &captured.rows);
+        let added = append_chunks(&mut change, &mut state, &run, &captured.rows);
         state.watermark = captured.watermark.clone();
         let mut catalog = Arc::clone(&self.catalog);
         for (what, entity) in &captured.catalog {
@@ -214,6 +209,7 @@ impl Writer {
         change.put(format::stream_key(stream), format::to_bytes(&state));
         store.commit(change)?;
         self.set_state(stream, state);
+        self.add_places(&added);
         self.catalog = catalog;
         Ok(())
     }
@@ -238,6 +234,7 @@ impl Writer {
         let mut notes = self.notes.clone();
         let mut held = Arc::clone(&self.held);
         let mut parked = 0;
+        let mut parked_chunks = Vec::new();
         for SetAside { reason, rows } in aside {
             let run = Run {
                 epoch: batch.epoch,
@@ -250,14 +247,15 @@ impl Writer {
             if let Reason::Held(what) = reason {
                 let entry = Arc::make_mut(&mut held).entry(*what).or_default();
                 entry.rows += rows.len() as u64;
-                entry.chunks += chunks;
+                entry.chunks += chunks.len() as u64;
             }
+            parked_chunks.extend(chunks);
         }
         let settled = batch.rows.len() as u64;
         state.cursor = batch.end();
         state.parked_ever += parked;
         state.acked += settled - parked;
-        remove_passed_chunks(store, &mut change, stream, &mut state, batch.first)?;
+        let passed = remove_passed_chunks(store, &mut change, stream, &mut state, batch.first)?;
         if settled > parked {
             notes.last_success = Some(at);
         }
@@ -267,6 +265,12 @@ impl Writer {
         store.commit(change)?;
         debug_assert_eq!(state.next.0, state.pending() + state.acked + state.parked_ever, "I5");
         self.set_state(stream, state);
+        for first in passed {
+            self.places.remove_pending(stream, first);
+        }
+        for (number, lowest) in parked_chunks {
+            self.places.add_parked(number, stream, lowest);
+        }
         self.notes = notes;
         self.held = held;
         self.intent = next;
@@ -323,6 +327,7 @@ impl Writer {
         let mut streams = self.streams.clone();
         let mut held = Arc::clone(&self.held);
         let mut returned = 0;
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
         for entry in store.scan(&format::held_prefix(what), &format::held_prefix(what))?.take(RETURN_CHUNKS_MAX) {
             let (key, value) = entry?;
             let (_, chunk) = parked::split(store, &value)?;
@@ -331,8 +336,9 @@ impl Writer {
             let state = &mut streams[usize::from(header.stream.number())];
             let run =
                 Run { epoch: self.meta.epoch, generation: header.generation, first: state.next, captured_at: header.captured_at };
-            append_chunks(&mut change, state, &run, &rows);
+            added.extend(append_chunks(&mut change, state, &run, &rows));
             state.returned += rows.len() as u64;
+            removed.extend(format::number_of_parked_key(&key));
             change.remove(key);
             returned += rows.len() as u64;
             parked::forget(Arc::make_mut(&mut held), what, rows.len() as u64);
@@ -346,6 +352,10 @@ impl Writer {
         store.commit(change)?;
         self.streams = streams;
         self.held = held;
+        self.add_places(&added);
+        for number in removed {
+            self.places.remove_parked(number);
+        }
         Ok(returned)
     }
 
@@ -360,25 +370,29 @@ impl Writer {
     }
 }
 
-/// Encodes rows at the tail of a stream.
-fn append_chunks(change: &mut Change, state: &mut StreamState, run: &Run, rows: &crate::domain::Rows) {
+/// Encodes rows at the tail of a stream; gives the chunks that they lie in.
+fn append_chunks(change: &mut Change, state: &mut StreamState, run: &Run, rows: &crate::domain::Rows) -> Vec<ChunkHeader> {
+    let mut added = Vec::new();
     for chunk in codec::encode(run, rows, CHUNK_BYTES_MAX) {
         state.live_bytes += chunk.bytes.len() as u64;
         state.next = chunk.header.end();
         change.put(format::chunk_key(chunk.header.stream, chunk.header.first), chunk.bytes);
+        added.push(chunk.header);
     }
+    added
 }
 
-/// Removes the chunks that lie wholly before the cursor, which stood at `from`.
+/// Removes the chunks that lie wholly before the cursor, which stood at `from`; gives their first seqs.
 fn remove_passed_chunks(
     store: &Store,
     change: &mut Change,
     stream: Stream,
     state: &mut StreamState,
     from: Seq,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Seq>, StoreError> {
     let prefix = format::chunk_prefix(stream);
-    let Some((start, _)) = store.last_up_to(&prefix, &format::chunk_key(stream, from))? else { return Ok(()) };
+    let mut passed = Vec::new();
+    let Some((start, _)) = store.last_up_to(&prefix, &format::chunk_key(stream, from))? else { return Ok(passed) };
     for entry in store.scan(&prefix, &start)? {
         let (key, bytes) = entry?;
         let header = codec::peek(&bytes).map_err(|error| super::damaged_chunk(store, stream, from, &error))?;
@@ -387,30 +401,35 @@ fn remove_passed_chunks(
         }
         state.live_bytes = state.live_bytes.saturating_sub(bytes.len() as u64);
         change.remove(key);
+        passed.push(header.first);
     }
-    Ok(())
+    Ok(passed)
 }
 
-/// At open: the chunks reach from the cursor to the next seq. (Every chunk in between is checked when it is read.)
-fn check_chunks(store: &Store, stream: Stream, state: &StreamState) -> Result<(), StoreError> {
+/// At open: the chunks reach without a gap from the cursor to the next seq, and each is whole.
+fn check_chunks(store: &Store, stream: Stream, state: &StreamState, places: &mut Places) -> Result<(), StoreError> {
     let prefix = format::chunk_prefix(stream);
     let damaged = |what: String| StoreError::Damaged { path: store.path().into(), what };
-    let last = store.last_up_to(&prefix, &format::chunk_key(stream, Seq(u64::MAX)))?;
-    let Some((_, bytes)) = last else {
-        return if state.pending() == 0 {
-            Ok(())
-        } else {
-            Err(damaged(format!("{} pending {} are missing", state.pending(), stream.plural())))
+    let mut end = None;
+    for entry in store.scan(&prefix, &prefix)? {
+        let (key, bytes) = entry?;
+        let at = format::first_of_chunk_key(&key).unwrap_or_default();
+        let header = codec::peek(&bytes).map_err(|error| super::damaged_chunk(store, stream, at, &error))?;
+        let follows = match end {
+            Some(end) => header.first == end,
+            None => header.first <= state.cursor && header.end() > state.cursor,
         };
-    };
-    let header = codec::peek(&bytes).map_err(|error| super::damaged_chunk(store, stream, state.next, &error))?;
-    if header.end() != state.next {
-        return Err(damaged(format!("the {} end at seq {}, not at {}", stream.plural(), header.end(), state.next)));
+        if !follows || header.first != at || header.stream != stream {
+            return Err(damaged(format!("{stream} {} is missing", end.unwrap_or(state.cursor))));
+        }
+        places.add_pending(stream, header.first, header.lowest);
+        end = Some(header.end());
     }
-    if state.pending() > 0 && store.last_up_to(&prefix, &format::chunk_key(stream, state.cursor))?.is_none() {
-        return Err(damaged(format!("{stream} {} is missing", state.cursor)));
+    if end.unwrap_or(state.cursor) == state.next {
+        return Ok(());
     }
-    Ok(())
+    let end = end.unwrap_or(state.cursor);
+    Err(damaged(format!("the {} end at seq {end}, not at {}", stream.plural(), state.next)))
 }
 
 fn decode<T: serde::de::DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, StoreError> {

@@ -89,7 +89,7 @@ const fn catalog(
     Table { name, columns, mark, order: &["id"], identity, repeat, listed: true, posted: true }
 }
 
-static TABLES: [Table; 12] = [
+pub(super) static TABLES: [Table; 12] = [
     catalog(
         "Deployment",
         &[

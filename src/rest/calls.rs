@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{address::quote_plus, classify::Kind};
 use crate::{
-    domain::{Entity, EntityKind, RemoteId},
+    domain::{Entity, EntityKind, Micros, RemoteId, Stream},
     ports::{Ask, PushStatus, RemoteEntity},
     wire,
 };
@@ -32,6 +32,8 @@ pub(super) struct Call {
     pub(super) body: Option<Body>,
     pub(super) success: Success,
     pub(super) kind: Kind,
+    /// A list call: at most so many rows are asked for, by a Range.
+    pub(super) rows_max: Option<u64>,
 }
 
 /// A body with its type.
@@ -87,7 +89,14 @@ pub(super) fn find(ask: &Ask) -> Call {
     let query: Vec<String> = filters.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
     let path = path(asked(ask));
     let target = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
-    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read }
+    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: None }
+}
+
+/// A node's states from one time to another.
+pub(super) fn node_states(node: i64, from: Micros, to: Micros) -> Call {
+    let [from, to] = [from, to].map(|time| quote_plus(&time.to_string()));
+    let target = format!("nodestate/?nodeId={node}&time=ge_{from}&time=le_{to}");
+    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: None }
 }
 
 fn number(id: Option<RemoteId>) -> Option<String> {
@@ -102,23 +111,38 @@ fn can_filter(address: &str) -> bool {
 
 pub(super) fn create(id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Call {
     let body = Some(Body::json(&wire::entity_to_json(id, entity)));
-    Call { method: Method::POST, target: path(entity.kind()), body, success: Success::Object, kind: Kind::Store }
+    Call { method: Method::POST, target: path(entity.kind()), body, success: Success::Object, kind: Kind::Store, rows_max: None }
 }
 
 pub(super) fn update(entity: &RemoteEntity) -> Call {
     let target = format!("{}?id={}", path(entity.entity.kind()), entity.id);
     let body = Some(Body::json(&wire::entity_to_json(Some(entity.id), &entity.entity)));
-    Call { method: Method::PUT, target, body, success: Success::Object, kind: Kind::Store }
+    Call { method: Method::PUT, target, body, success: Success::Object, kind: Kind::Store, rows_max: None }
 }
 
 pub(super) fn push_status(status: &PushStatus) -> Call {
     let body = Some(Body::json(&wire::push_status_to_json(status)));
-    Call { method: Method::POST, target: "pushstatus/".into(), body, success: Success::Object, kind: Kind::Store }
+    Call { method: Method::POST, target: "pushstatus/".into(), body, success: Success::Object, kind: Kind::Store, rows_max: None }
 }
 
 pub(super) fn bulk(zlib: Vec<u8>, rows: usize) -> Call {
     let kind = if rows > 1 { Kind::Bulk } else { Kind::SingleRow };
-    Call { method: Method::POST, target: "bulk/".into(), body: Some(Body::zlib(zlib)), success: Success::Stored, kind }
+    Call {
+        method: Method::POST,
+        target: "bulk/".into(),
+        body: Some(Body::zlib(zlib)),
+        success: Success::Stored,
+        kind,
+        rows_max: None,
+    }
+}
+
+/// At most `rows_max` rows of a node from a time up to another (exclusive). A time holds no `_`, at which legacy servers cut values.
+pub(super) fn rows(stream: Stream, node: i64, from: Micros, to: Micros, rows_max: u64) -> Call {
+    let table = stream.spec().table.to_ascii_lowercase();
+    let [from, to] = [from, to].map(|time| quote_plus(&time.to_string()));
+    let target = format!("{table}/?nodeId={node}&time=ge_{from}&time=lt_{to}");
+    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: Some(rows_max) }
 }
 
 /// The JSON of sensors, for the bulk call.
@@ -142,6 +166,14 @@ mod tests {
             assert_eq!(house(None, mangled), "house/", "{mangled:?}");
         }
         assert_eq!(house(None, Some("Poor House")), "house/?address=Poor+House");
+    }
+
+    #[test]
+    fn rows_are_asked_for_by_node_and_time() {
+        let call = rows(Stream::NodeState, 11, Micros(1_356_998_700_000_000), Micros(1_356_998_701_000_000), 0);
+        let range = "time=ge_2013-01-01T00%3A05%3A00&time=lt_2013-01-01T00%3A05%3A01";
+        assert_eq!(call.target, format!("nodestate/?nodeId=11&{range}"));
+        assert_eq!(call.name(), "GET nodestate/");
     }
 
     #[test]

@@ -4,12 +4,21 @@
 
 use std::{error::Error, time::Duration};
 
-use reqwest::Client;
+use reqwest::{Client, ClientBuilder};
 
 use super::{Options, RestError, address::Address};
 
 /// A client without connections.
 pub(super) fn build(options: &Options, address: &Address) -> Result<Client, RestError> {
+    finish(builder(options, address)?)
+}
+
+/// The same, which keeps the certificate that a server showed with each of its answers.
+pub(super) fn build_for_a_look(options: &Options, address: &Address) -> Result<Client, RestError> {
+    finish(builder(options, address)?.tls_info(true))
+}
+
+fn builder(options: &Options, address: &Address) -> Result<ClientBuilder, RestError> {
     let mut builder = Client::builder()
         .user_agent(concat!("packhorse/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -42,6 +51,10 @@ pub(super) fn build(options: &Options, address: &Address) -> Result<Client, Rest
     if let Some(proxy) = &options.proxy {
         builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(|_| RestError::Proxy)?);
     }
+    Ok(builder)
+}
+
+fn finish(builder: ClientBuilder) -> Result<Client, RestError> {
     builder.build().map_err(|error| {
         let mut why = error.to_string();
         if let Some(cause) = error.source() {

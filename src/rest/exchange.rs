@@ -5,7 +5,8 @@
 
 use std::{error::Error, io, time::Duration};
 
-use reqwest::{Client, Response, Url, header};
+use chrono::{DateTime, Utc};
+use reqwest::{Client, Response, Url, header, tls::TlsInfo};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -19,7 +20,9 @@ use crate::wire;
 /// A body's time on the wire is reckoned at this rate at least.
 pub(super) const BYTES_PER_SECOND_MIN: u64 = 500;
 /// An answer with a list is read up to this size.
-const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A row in a list whose number of rows is bounded; one takes about 117, ours with its identity about 230.
+const ROW_BYTES_MAX: usize = 512;
 /// Any other answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// So much of an answer is shown to people.
@@ -32,6 +35,8 @@ pub(super) struct Terms<'a> {
     pub(super) connect_deadline: Duration,
     pub(super) answer_deadline: Duration,
     pub(super) headers: header::HeaderMap,
+    /// An answer with a list is read up to this size.
+    pub(super) list_bytes_max: usize,
 }
 
 /// An answer with what only the caller can use of it.
@@ -41,11 +46,27 @@ pub(super) struct Exchanged {
     pub(super) json: serde_json::Value,
     /// Whether a packhorse receiver's header was on it; `None` without an answer.
     pub(super) is_packhorse: Option<bool>,
+    /// The server's clock, by its Date header; whole seconds.
+    pub(super) date: Option<DateTime<Utc>>,
+    /// The server's own certificate, DER, where the client keeps it.
+    pub(super) certificate: Option<Vec<u8>>,
+    /// What the answer says of the range that was asked for.
+    pub(super) content_range: Option<String>,
+    /// Bytes of the answer's body.
+    pub(super) body_bytes: u64,
 }
 
 impl From<Answer> for Exchanged {
     fn from(answer: Answer) -> Self {
-        Self { answer, json: serde_json::Value::Null, is_packhorse: None }
+        Self {
+            answer,
+            json: serde_json::Value::Null,
+            is_packhorse: None,
+            date: None,
+            certificate: None,
+            content_range: None,
+            body_bytes: 0,
+        }
     }
 }
 
@@ -57,6 +78,9 @@ pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Ter
         Auth::Bearer(token) => request.bearer_auth(token),
         Auth::Basic { user, password } => request.basic_auth(user, Some(password)),
     };
+    if let Some(rows_max) = call.rows_max {
+        request = request.header(header::RANGE, format!("items=0-{rows_max}"));
+    }
     if let Some(body) = &call.body {
         request = request.header(header::CONTENT_TYPE, body.content_type).body(body.bytes.clone());
     }
@@ -65,7 +89,7 @@ pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Ter
     match timeout(deadline, request.send()).await {
         Err(_) => Answer::TimedOutAfterSend { after: deadline }.into(),
         Ok(Err(error)) => failed(error, terms).into(),
-        Ok(Ok(response)) => read(response, call.success, terms).await,
+        Ok(Ok(response)) => read(response, call, terms).await,
     }
 }
 
@@ -112,10 +136,13 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// rustls's errors travel inside of I/O errors, whose `source` skips them.
+/// rustls's errors travel inside of I/O errors, of one or of several, whose `source` skips them.
 fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()))
+    let mut inner = cause;
+    while let Some(next) = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        inner = next;
+    }
+    inner.downcast_ref::<rustls::Error>()
 }
 
 /// Other alerts may come at any time, also after a request.
@@ -141,20 +168,38 @@ fn chain(error: &reqwest::Error) -> String {
     texts.join(": ")
 }
 
-async fn read(mut response: Response, success: Success, terms: &Terms<'_>) -> Exchanged {
-    let code = response.status().as_u16();
+async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchanged {
+    let (code, success) = (response.status().as_u16(), call.success);
     let text = |name: header::HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let is_packhorse = Some(response.headers().contains_key(wire::RECEIVER_HEADER));
     let location = text(header::LOCATION).map(|to| shown(&without_secrets(&to), terms.secrets));
-    let retry_after = text(header::RETRY_AFTER).and_then(|text| retry_after::parse(&text, chrono::Utc::now()));
+    let retry_after = text(header::RETRY_AFTER).and_then(|text| retry_after::parse(&text, Utc::now()));
+    let content_range = text(header::CONTENT_RANGE);
     let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+    let date = text(header::DATE).and_then(|text| retry_after::date(&text));
+    let certificate = response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
 
-    let bytes_max = if success == Success::List && code == 200 { LIST_BYTES_MAX } else { ANSWER_BYTES_MAX };
+    let bytes_max = match (success, call.rows_max) {
+        (Success::List, Some(rows)) if code == 200 => usize::try_from(rows)
+            .unwrap_or(terms.list_bytes_max)
+            .saturating_mul(ROW_BYTES_MAX)
+            .saturating_add(ANSWER_BYTES_MAX)
+            .min(terms.list_bytes_max),
+        (Success::List, None) if code == 200 => terms.list_bytes_max,
+        (Success::List | Success::Object | Success::Stored, _) => ANSWER_BYTES_MAX,
+    };
     let bytes = match body(&mut response, bytes_max, terms).await {
         Ok(bytes) => bytes,
-        Err(Unread::TooLong) => return Exchanged { is_packhorse, ..Answer::TooLong { code, bytes_max }.into() },
+        Err(Unread::TooLong) => {
+            return Exchanged { is_packhorse, date, certificate, ..Answer::TooLong { code, bytes_max }.into() };
+        }
         Err(Unread::Cut(detail)) => {
-            return Exchanged { is_packhorse, ..Answer::Truncated { code, detail: shown(&detail, terms.secrets) }.into() };
+            return Exchanged {
+                is_packhorse,
+                date,
+                certificate,
+                ..Answer::Truncated { code, detail: shown(&detail, terms.secrets) }.into()
+            };
         }
     };
     let json: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
@@ -172,7 +217,9 @@ async fn read(mut response: Response, success: Success, terms: &Terms<'_>) -> Ex
     });
     let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
     let answer = Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after });
-    Exchanged { answer, json: json.filter(|_| meets_contract).unwrap_or_default(), is_packhorse }
+    let body_bytes = bytes.len() as u64;
+    let json = json.filter(|_| meets_contract).unwrap_or_default();
+    Exchanged { answer, json, is_packhorse, date, certificate, content_range, body_bytes }
 }
 
 enum Unread {

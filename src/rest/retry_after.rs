@@ -1,4 +1,4 @@
-//! The Retry-After header: seconds, or a date.
+//! The Retry-After header: seconds, or a date; and dates as HTTP writes them.
 
 use std::time::Duration;
 
@@ -10,8 +10,12 @@ pub(super) fn parse(text: &str, now: DateTime<Utc>) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
-    let at = NaiveDateTime::parse_from_str(text, "%a, %d %b %Y %H:%M:%S GMT").ok()?;
-    Some((at.and_utc() - now).to_std().unwrap_or_default())
+    Some((date(text)? - now).to_std().unwrap_or_default())
+}
+
+/// A date as HTTP writes it: `Tue, 24 Nov 2026 06:01:30 GMT`.
+pub(super) fn date(text: &str) -> Option<DateTime<Utc>> {
+    Some(NaiveDateTime::parse_from_str(text.trim(), "%a, %d %b %Y %H:%M:%S GMT").ok()?.and_utc())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     domain::{Column, Entity, EntityKind, Epoch, House, LocalId, Location, Node, Position, Rows, SensorType, Seq, SourceId},
     outbox::{Captured, OpenOptions},
-    ports::{Ask, Delivered, Delivery, PushStatus, RemoteEntity},
+    ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Traffic},
 };
 
 /// What befalls a request.
@@ -114,6 +114,18 @@ impl Sink for ModelSink {
 
     async fn put_sensors(&self, _: &[Entity<RemoteId>]) -> Result<(), Outcome> {
         Ok(())
+    }
+
+    async fn count(&self, _: Stream, _: i64, _: Micros, _: Micros) -> Result<u64, Outcome> {
+        unreachable!("the sender counts nothing")
+    }
+
+    async fn arrived(&self, _: &Rows) -> Result<Vec<Presence>, Outcome> {
+        unreachable!("the sender does not ask for rows")
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
     }
 
     async fn push_status(&self, _: &PushStatus) -> Result<(), Outcome> {

@@ -26,7 +26,7 @@ impl Show {
         let shown = if io::stdout().is_terminal() {
             let both = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
             let bar = |name: &'static str| {
-                let style = ProgressStyle::with_template("{msg:14} {bar:40} {human_pos:>9} rows").expect("a good template");
+                let style = ProgressStyle::with_template("{msg:14} {bar:40} {human_pos:>9} rows").expect("a template of ours");
                 both.add(ProgressBar::new(1).with_style(style).with_message(name))
             };
             let (source, centre) = (bar("in the source"), bar("at the centre"));

@@ -73,6 +73,31 @@ impl State {
         rows + self.catalog.len() + self.mappings.len()
     }
 
+    /// Something that waits or is parked here and that capture from where `new` stands would not find again.
+    pub fn not_captured_from(&self, new: &Self) -> Option<String> {
+        for stream in Stream::ALL {
+            let begin = &new.stream(stream).watermark;
+            if self.stream(stream).started && !new.stream(stream).started {
+                return Some(format!("knowing where {stream} begins"));
+            }
+            let rows = self.parked.values().filter(|rows| rows.stream() == stream).chain(std::iter::once(self.pending(stream)));
+            for rows in rows {
+                let missed = |row: &usize| {
+                    let (id, time) = (rows.id_position(*row), rows.time(*row));
+                    match begin {
+                        Position::Start => false,
+                        Position::Id(begin) => !matches!(id, Some(Position::Id(id)) if id > *begin),
+                        Position::Key { time: begin, .. } => time.is_none_or(|time| time <= *begin),
+                    }
+                };
+                if let Some(row) = (0..rows.len()).find(missed) {
+                    return Some(format!("{stream} at {:?}, which begins at {begin}", rows.time(row)));
+                }
+            }
+        }
+        None
+    }
+
     /// The entities for which rows are held.
     pub fn held(&self) -> impl Iterator<Item = LocalRef> {
         self.parked.keys().filter_map(|(reason, _)| match reason {

@@ -78,6 +78,8 @@ pub struct Tally {
     pub losses: BTreeMap<Survives, u64>,
     pub opened: BTreeMap<Survives, u64>,
     pub told: BTreeMap<Survives, u64>,
+    /// Outboxes that began a new epoch from their sidecar.
+    pub rebuilt: BTreeMap<Survives, u64>,
     pub told_what: BTreeMap<String, u64>,
     pub phases: BTreeMap<Phase, u64>,
     pub commits: u64,
@@ -106,8 +108,9 @@ impl fmt::Display for Tally {
             let of = |counts: &BTreeMap<Survives, u64>| counts.get(survives).copied().unwrap_or(0);
             writeln!(
                 f,
-                "  {survives:?}: {losses} losses; after them {} opened with everything, {} told damaged",
+                "  {survives:?}: {losses} losses; after them {} opened with everything, {} rebuilt, {} told damaged",
                 of(&self.opened),
+                of(&self.rebuilt),
                 of(&self.told)
             )?;
         }
@@ -311,6 +314,12 @@ impl<'a> Trial<'a> {
 
     /// What was found must be what was reported durable, or that with the one change whose answer was never heard.
     fn compare(&mut self, found: State) -> Result<(), Failure> {
+        if let Some(durable) = self.durable.take() {
+            if found.epoch != durable.epoch && self.epochs_tried.contains(&found.epoch) {
+                return self.compare_rebuilt(&durable, found);
+            }
+            self.durable = Some(durable);
+        }
         let expected = match &self.durable {
             Some(durable) => durable.clone(),
             None if self.epochs_tried.contains(&found.epoch) => State::fresh(found.epoch),
@@ -332,6 +341,24 @@ impl<'a> Trial<'a> {
             *self.tally.opened.entry(survives).or_default() += 1;
         }
         self.in_flight = None;
+        self.durable = Some(found);
+        Ok(())
+    }
+
+    /// What sled could not keep when the disk lost what it liked: a new epoch must begin where nothing is missing that was not settled,
+    /// and know the destination as it was known.
+    fn compare_rebuilt(&mut self, durable: &State, found: State) -> Result<(), Failure> {
+        if self.last_loss != Some(Survives::Reordered) {
+            return Err(Failure("LOST: an outbox was rebuilt though the disk kept its order".into()));
+        }
+        let before = self.in_flight.take();
+        let known = std::iter::once(durable).chain(&before).any(|state| state.mappings == found.mappings);
+        let missing = durable.not_captured_from(&found);
+        if let Some(missing) = missing.or_else(|| (!known).then(|| "mappings".to_owned())) {
+            return Err(Failure(format!("LOST: rebuilt without {missing}")));
+        }
+        *self.tally.rebuilt.entry(Survives::Reordered).or_default() += 1;
+        self.last_loss = None;
         self.durable = Some(found);
         Ok(())
     }
@@ -410,7 +437,9 @@ fn kind(error: &StoreError) -> String {
     match error {
         StoreError::Damaged { what, .. } => format!("damaged: {}", what.chars().take(90).collect::<String>()),
         StoreError::Io { cause, .. } => format!("I/O: {cause}"),
-        other @ (StoreError::Format { .. } | StoreError::Closed | StoreError::InUse { .. }) => other.to_string(),
+        other @ (StoreError::Format { .. } | StoreError::Foreign { .. } | StoreError::Closed | StoreError::InUse { .. }) => {
+            other.to_string()
+        }
     }
 }
 

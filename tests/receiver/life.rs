@@ -163,7 +163,7 @@ fn what_cannot_be_opened_says_what_to_do() {
     };
     let dir = tempfile::tempdir().unwrap();
     assert!(bind("mysql://u@h/db".to_owned(), Manner::Packhorse).contains("sqlite:///"));
-    assert!(bind("sqlite::memory:".to_owned(), Manner::Packhorse).contains("not a file"));
+    assert!(bind("sqlite::memory:".to_owned(), Manner::Packhorse).contains("not a SQLite file"));
     let absent = format!("sqlite://{}/absent/central.db", dir.path().display());
     assert!(bind(absent, Manner::Packhorse).contains("directory exists"));
     let path = dir.path().join("text.db");

@@ -168,6 +168,17 @@ socket = "{socket}"
         Self { dir: dir.into(), env: Vec::new() }
     }
 
+    /// One more destination beside the first.
+    #[must_use]
+    pub fn and_destination(self, name: &str, addr: SocketAddr) -> Self {
+        let more = format!(
+            "\n[[destination]]\nname = \"{name}\"\nurl = \"http://{addr}/rest/\"\nbackoff_min = \"100ms\"\nbackoff_max = \"1s\"\nlinger = \"0s\"\n"
+        );
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), config + &more).unwrap();
+        self
+    }
+
     #[must_use]
     pub fn with_env(mut self, name: &'static str, value: &'static str) -> Self {
         self.env.push((name, value));

@@ -39,7 +39,7 @@ fn mappings(pairs: &[(EntityKind, i64, i64)]) -> Mappings {
 fn equal_names_under_other_ids_map_to_the_central_id() {
     let captured = catalog(EntityKind::RoomType, [(1, room_type(Some("Bedroom"))), (2, room_type(Some("Loft ")))]);
     let central = [remote(2, room_type(Some("Bedroom"))), remote(1, room_type(Some("LOFT")))];
-    let plan = plan(EntityKind::RoomType, &captured, &central, &Mappings::default());
+    let plan = plan(EntityKind::RoomType, &captured, &central, &Mappings::default(), &Mappings::default());
     assert_eq!(plan.mapped, [(local(EntityKind::RoomType, 1), RemoteId(2)), (local(EntityKind::RoomType, 2), RemoteId(1))]);
     assert_eq!((plan.create.len(), plan.held.len(), plan.notes.len()), (0, 0, 0));
 }
@@ -48,9 +48,20 @@ fn equal_names_under_other_ids_map_to_the_central_id() {
 fn among_several_the_exact_one_wins_and_then_the_oldest() {
     let captured = catalog(EntityKind::RoomType, [(1, room_type(Some("Loft")))]);
     let central = [5, 9, 3, 7].map(|id| remote(id, room_type(Some(if id == 3 { "loft" } else { "Loft" }))));
-    let plan = plan(EntityKind::RoomType, &captured, &central, &Mappings::default());
+    let plan = plan(EntityKind::RoomType, &captured, &central, &Mappings::default(), &Mappings::default());
     assert_eq!(plan.mapped, [(local(EntityKind::RoomType, 1), RemoteId(5))]);
     assert!(plan.notes[0].contains("4 times"), "{:?}", plan.notes);
+}
+
+#[test]
+fn among_several_the_one_that_rows_went_to_before_stays() {
+    let captured = catalog(EntityKind::RoomType, [(1, room_type(Some("Loft")))]);
+    let central = [5, 9, 3, 7].map(|id| remote(id, room_type(Some(if id == 3 { "loft" } else { "Loft" }))));
+    for (before, now) in [(9, 9), (3, 3), (4, 5)] {
+        let known = mappings(&[(EntityKind::RoomType, 1, before)]);
+        let plan = plan(EntityKind::RoomType, &captured, &central, &Mappings::default(), &known);
+        assert_eq!(plan.mapped, [(local(EntityKind::RoomType, 1), RemoteId(now))], "before: {before}");
+    }
 }
 
 #[test]
@@ -66,9 +77,12 @@ fn a_null_name_matches_only_a_null_name_with_an_equal_rest() {
         remote(6, Entity::Room(room(Some(RemoteId(41)), None))),
         remote(7, Entity::Room(room(None, None))),
     ];
-    assert_eq!(plan(EntityKind::Room, &captured, &others, &known).create, [local(EntityKind::Room, 1)]);
+    assert_eq!(plan(EntityKind::Room, &captured, &others, &known, &Mappings::default()).create, [local(EntityKind::Room, 1)]);
     let all = [others.as_slice(), &[same]].concat();
-    assert_eq!(plan(EntityKind::Room, &captured, &all, &known).mapped, [(local(EntityKind::Room, 1), RemoteId(8))]);
+    assert_eq!(
+        plan(EntityKind::Room, &captured, &all, &known, &Mappings::default()).mapped,
+        [(local(EntityKind::Room, 1), RemoteId(8))]
+    );
 }
 
 #[test]
@@ -78,7 +92,7 @@ fn a_sensor_type_that_means_something_else_is_held_and_coefficients_do_not_matte
         [(0, sensor_type("Temperature", Some("C"), 1.0)), (1, sensor_type("CO2", None, 1.0)), (2, sensor_type("X", None, 1.0))],
     );
     let central = [remote(0, sensor_type("temperature ", Some("c"), 2.0)), remote(1, sensor_type("CO2", Some("ppm"), 1.0))];
-    let plan = plan(EntityKind::SensorType, &captured, &central, &Mappings::default());
+    let plan = plan(EntityKind::SensorType, &captured, &central, &Mappings::default(), &Mappings::default());
     assert_eq!(plan.mapped, [(local(EntityKind::SensorType, 0), RemoteId(0))]);
     assert_eq!(plan.create, [local(EntityKind::SensorType, 2)]);
     assert_eq!(plan.held.len(), 1);
@@ -99,7 +113,7 @@ fn a_node_type_of_another_name_is_held() {
     let captured = catalog(EntityKind::NodeType, [(0, Entity::NodeType(kind("Base"))), (1, Entity::NodeType(kind("CO2")))]);
     let central =
         [remote(0, Entity::NodeType(NodeType { period: Some(5), ..kind("base") })), remote(1, Entity::NodeType(kind("VOC")))];
-    let plan = plan(EntityKind::NodeType, &captured, &central, &Mappings::default());
+    let plan = plan(EntityKind::NodeType, &captured, &central, &Mappings::default(), &Mappings::default());
     assert_eq!(plan.mapped, [(local(EntityKind::NodeType, 0), RemoteId(0))]);
     assert_eq!(plan.held.len(), 1);
 }
@@ -116,7 +130,7 @@ fn a_house_is_found_in_its_deployment_only_and_waits_for_it() {
     );
     let known = mappings(&[(EntityKind::Deployment, 1, 10), (EntityKind::Deployment, 2, 20)]);
     let central = [remote(7, house(Some(RemoteId(10)), Some("a"))), remote(8, house(Some(RemoteId(30)), Some("A")))];
-    let plan = plan(EntityKind::House, &captured, &central, &known);
+    let plan = plan(EntityKind::House, &captured, &central, &known, &Mappings::default());
     assert_eq!(plan.mapped, [(local(EntityKind::House, 1), RemoteId(7))]);
     assert_eq!(plan.create, [local(EntityKind::House, 2)]);
     assert_eq!(plan.held[0].why, "House 3 waits for Deployment 3");
@@ -129,15 +143,24 @@ fn a_superset_of_locations_is_compared_before_use() {
     let captured = catalog(EntityKind::Location, [(1, Entity::Location(Location { house: Some(LocalId(1)), room: None }))]);
     let known = mappings(&[(EntityKind::House, 1, 5)]);
     let central = [remote(1, location(5, Some(1))), remote(2, location(6, None))];
-    assert_eq!(plan(EntityKind::Location, &captured, &central, &known).create, [local(EntityKind::Location, 1)]);
+    assert_eq!(
+        plan(EntityKind::Location, &captured, &central, &known, &Mappings::default()).create,
+        [local(EntityKind::Location, 1)]
+    );
     let central = [remote(1, location(5, Some(1))), remote(3, location(5, None))];
-    assert_eq!(plan(EntityKind::Location, &captured, &central, &known).mapped, [(local(EntityKind::Location, 1), RemoteId(3))]);
+    assert_eq!(
+        plan(EntityKind::Location, &captured, &central, &known, &Mappings::default()).mapped,
+        [(local(EntityKind::Location, 1), RemoteId(3))]
+    );
 }
 
 #[test]
 fn of_two_local_entities_with_one_identity_only_one_is_created() {
     let captured = catalog(EntityKind::RoomType, [(1, room_type(Some("Loft"))), (2, room_type(Some("loft")))]);
-    assert_eq!(plan(EntityKind::RoomType, &captured, &[], &Mappings::default()).create, [local(EntityKind::RoomType, 1)]);
+    assert_eq!(
+        plan(EntityKind::RoomType, &captured, &[], &Mappings::default(), &Mappings::default()).create,
+        [local(EntityKind::RoomType, 1)]
+    );
 }
 
 #[test]
@@ -145,7 +168,7 @@ fn a_room_is_found_by_name_although_its_type_is_not_mapped() {
     let room = |name: &str| Entity::Room(Room { room_type: Some(LocalId(9)), name: Some(name.to_owned()) });
     let captured = catalog(EntityKind::Room, [(1, room("Loft")), (2, room("Attic"))]);
     let central = [remote(4, Entity::Room(Room { room_type: Some(RemoteId(1)), name: Some("Loft".to_owned()) }))];
-    let plan = plan(EntityKind::Room, &captured, &central, &Mappings::default());
+    let plan = plan(EntityKind::Room, &captured, &central, &Mappings::default(), &Mappings::default());
     assert_eq!(plan.mapped, [(local(EntityKind::Room, 1), RemoteId(4))]);
     assert_eq!(plan.held[0].why, "Room 2 waits for RoomType 9");
 }
@@ -171,7 +194,7 @@ fn a_node_is_updated_when_its_mapped_location_differs_and_keeps_what_it_has_othe
     let known = mappings(&[(EntityKind::Location, 1, 11), (EntityKind::NodeType, 2, 2)]);
     let central =
         [there(1, Some(11), Some(2)), there(2, Some(12), Some(1)), there(3, Some(13), None), there(4, Some(14), Some(1))];
-    let plan = plan(EntityKind::Node, &captured, &central, &known);
+    let plan = plan(EntityKind::Node, &captured, &central, &known, &Mappings::default());
     assert_eq!(plan.mapped.len(), 4);
     assert_eq!(plan.update, [(local(EntityKind::Node, 2), there(2, Some(11), Some(1)))]);
     // Node 5 is made although neither its location nor its type is mapped: its node states need only the node.
@@ -252,7 +275,7 @@ mod model {
 
     /// Carries a plan out on a list that stands for the server; gives the mappings.
     fn carry_out(kind: EntityKind, captured: &Catalog, server: &mut Vec<RemoteEntity>, mappings: &mut Mappings) -> usize {
-        let plan = plan(kind, captured, server, mappings);
+        let plan = plan(kind, captured, server, mappings, &Mappings::default());
         let changes = plan.create.len() + plan.update.len();
         for (_, entity) in plan.update {
             server.retain(|one| one.id != entity.id);
@@ -278,7 +301,7 @@ mod model {
                 carry_out(kind, &captured, &mut server, &mut mappings);
                 // The second look finds what shares an identity with something created in the first.
                 prop_assert_eq!(carry_out(kind, &captured, &mut server, &mut mappings), 0);
-                let again = plan(kind, &captured, &server, &mappings);
+                let again = plan(kind, &captured, &server, &mappings, &Mappings::default());
                 prop_assert!(again.create.is_empty() && again.update.is_empty(), "{again:?}");
                 prop_assert_eq!(again.mapped.len() + again.held.len(), captured.len());
                 for (what, id) in again.mapped {

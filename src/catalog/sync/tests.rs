@@ -2,8 +2,8 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
-    domain::{Deployment, House, LocalId, Location, Node, Room, RoomType, Sensor, SensorType},
-    ports::{Delivered, Delivery, PushStatus},
+    domain::{Deployment, House, LocalId, Location, Micros, Node, Room, RoomType, Rows, Sensor, SensorType, Stream},
+    ports::{Delivered, Delivery, Presence, PushStatus, Traffic},
 };
 
 /// What the model server does to a create that it is told of.
@@ -102,6 +102,18 @@ impl Sink for Model {
     async fn put_sensors(&self, sensors: &[Entity<RemoteId>]) -> Result<(), Outcome> {
         self.state.lock().unwrap().sensors += sensors.len();
         Ok(())
+    }
+
+    async fn count(&self, _: Stream, _: i64, _: Micros, _: Micros) -> Result<u64, Outcome> {
+        unreachable!("the catalog counts nothing")
+    }
+
+    async fn arrived(&self, _: &Rows) -> Result<Vec<Presence>, Outcome> {
+        unreachable!("the catalog does not ask for rows")
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
     }
 
     async fn push_status(&self, _: &PushStatus) -> Result<(), Outcome> {

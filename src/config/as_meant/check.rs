@@ -23,7 +23,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// What the written configuration means. Whether it may be used is told by the problems alone.
 pub(in crate::config) fn check(written: &Written, origin: &str, host_name: &str, problems: &mut Vec<Problem>) -> Config {
-    let mut notes = Notes { problems, warnings: Vec::new(), passwords: Vec::new() };
+    let mut notes = Notes { problems, warnings: Vec::new(), passwords: Vec::new(), secret_files: Vec::new() };
     let gateway = notes.reader(Section::Gateway, written.table(Section::Gateway)).gateway(host_name);
     let source = written.table(Section::Source).map(|table| notes.reader(Section::Source, Some(table)).source());
     let destinations =
@@ -32,13 +32,15 @@ pub(in crate::config) fn check(written: &Written, origin: &str, host_name: &str,
     let log = notes.reader(Section::Log, written.table(Section::Log)).log();
     let receiver = written.table(Section::Receiver).map(|table| notes.reader(Section::Receiver, Some(table)).receiver());
     refuse_same_names(written, notes.problems);
-    let Notes { warnings, passwords, .. } = notes;
-    Config { origin: origin.to_owned(), gateway, source, destinations, status, log, receiver, warnings, passwords }
+    let Notes { warnings, passwords, secret_files, .. } = notes;
+    Config { origin: origin.to_owned(), gateway, source, destinations, status, log, receiver, warnings, passwords, secret_files }
 }
 
 /// What an empty `[receiver]` means.
 pub(super) fn receiver_of_defaults() -> Receiver {
-    Notes { problems: &mut Vec::new(), warnings: Vec::new(), passwords: Vec::new() }.reader(Section::Receiver, None).receiver()
+    Notes { problems: &mut Vec::new(), warnings: Vec::new(), passwords: Vec::new(), secret_files: Vec::new() }
+        .reader(Section::Receiver, None)
+        .receiver()
 }
 
 /// Names that differ only in case or punctuation are one name in variables, and look like one to people.
@@ -77,7 +79,7 @@ impl Reader<'_, '_> {
                 self.problem("url", "no database is named", "write mysql://user@host/database");
             }
             if let Some(password) = password
-                && url.set_password(Some(password.expose())).is_err()
+                && url.set_password(Some(&password.expose().replace('%', "%25"))).is_err()
             {
                 self.problem("url", "there is no host that a password could be for", "write mysql://user@host/database");
             }
@@ -98,6 +100,8 @@ impl Reader<'_, '_> {
         if !name.is_empty() && !is_directory_name(&name) {
             let write = "write 1 to 64 letters, digits, -, _ and ., beginning with a letter or digit: a directory is called so";
             self.problem("name", format!("{} is not safe as a directory's name", quoted(&name)), write);
+        } else if ["lock", "source-id"].contains(&name.as_str()) {
+            self.problem("name", format!("{} is a file of data_dir", quoted(&name)), "write another name");
         }
         let url = self.destination_url();
         let auth = self.auth();

@@ -23,6 +23,7 @@ pub(super) struct Notes<'p> {
     pub(super) problems: &'p mut Vec<Problem>,
     pub(super) warnings: Vec<String>,
     pub(super) passwords: Vec<String>,
+    pub(super) secret_files: Vec<(String, PathBuf)>,
 }
 
 impl<'p> Notes<'p> {
@@ -197,7 +198,7 @@ impl Reader<'_, '_> {
             Ok(text) => {
                 // Certificates are public.
                 if !matches!(key, "ca_file" | "client_cert_file") {
-                    self.warn_world_readable(key, &path);
+                    self.note_secret_file(key, &path);
                 }
                 Some(text)
             }
@@ -210,7 +211,7 @@ impl Reader<'_, '_> {
 
     pub(super) fn check_secret_file(&mut self, key: &str, path: &Path) {
         match secret::read_file(path) {
-            Ok(_) => self.warn_world_readable(key, path),
+            Ok(_) => self.note_secret_file(key, path),
             Err(error) => self.unreadable(key, path, &error),
         }
     }
@@ -221,7 +222,8 @@ impl Reader<'_, '_> {
         self.problem(key, format!("cannot read {shown} ({error})"), "write the path of a file that this user can read");
     }
 
-    pub(super) fn warn_world_readable(&mut self, key: &str, path: &Path) {
+    pub(super) fn note_secret_file(&mut self, key: &str, path: &Path) {
+        self.notes.secret_files.push((self.key_path(key), path.to_owned()));
         if secret::world_readable(path) {
             self.warn(key, "every user of this machine can read the file; chmod o-r it");
         }

@@ -1,0 +1,148 @@
+//! Opening: the store in use, the first one, or a new one in place of one that was lost.
+//!
+//! A store that does not open, is empty, of another epoch or behind its sidecar is *damaged*. It is set aside by renaming; a new epoch
+//! begins with the sidecar's mappings at the sidecar's place in the source, from where everything is captured again that was not settled.
+//! Without a sidecar it begins with the first row of the source: rather everything once more than one row less.
+//!
+//! The one rule: a full or failing disk is not damage, and neither is another version's store or another gateway's: these are left alone.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    data_dir,
+    format::{FORMAT_VERSION, Meta, StreamState},
+    sidecar::Sidecar,
+    store::{Store, StoreError, io_error, sync_path},
+    writer::{OpenOptions, Writer},
+};
+use crate::domain::{Generation, Mappings, Position, Stream};
+
+/// Opens the outbox of a destination, whatever has become of it.
+pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
+    std::fs::create_dir_all(outbox).map_err(io_error(format!("creating {}", outbox.display())))?;
+    outbox.parent().map_or(Ok(()), sync_path)?;
+    let sidecar = Sidecar::read(outbox)?;
+    if let Some(sidecar) = &sidecar {
+        belongs(outbox, &sidecar.meta, options)?;
+    }
+    let damage = match in_use(outbox, sidecar.as_ref()) {
+        Ok(Some((store, writer))) => {
+            belongs(outbox, writer.meta(), options)?;
+            // An outbox that is older than sidecars gets one; one that is behind is brought up to date.
+            writer.sidecar().write(outbox)?;
+            return Ok((store, writer));
+        }
+        Ok(None) if sidecar.is_none() => return first(outbox, options),
+        Ok(None) => "there is a sidecar and no store".to_owned(),
+        Err(StoreError::Damaged { what, .. }) => what,
+        Err(other) => return Err(other),
+    };
+    rebuild(outbox, options, sidecar.as_ref(), &damage)
+}
+
+/// The store in use, if it opens and is what its sidecar knows.
+fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Writer)>, StoreError> {
+    let path = match data_dir::current(outbox)? {
+        Some(path) => path,
+        // Complete, and the power went before it was made the one in use.
+        None => match data_dir::stores(outbox)?.pop() {
+            Some(path) => path,
+            None => return Ok(None),
+        },
+    };
+    let store = Store::open(&path)?;
+    let writer = Writer::load(&store)?;
+    if let Some(what) = sidecar.and_then(|sidecar| sidecar.contradicts(writer.meta(), writer.streams())) {
+        return Err(StoreError::Damaged { path, what });
+    }
+    data_dir::set_current(outbox, &path)?;
+    Ok(Some((store, writer)))
+}
+
+fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), StoreError> {
+    if meta.source == options.source && meta.destination == options.destination {
+        return Ok(());
+    }
+    let what = format!(
+        "it belongs to source {} and destination '{}', this is source {} and destination '{}'",
+        meta.source, meta.destination, options.source, options.destination
+    );
+    Err(StoreError::Foreign { path: outbox.into(), what })
+}
+
+fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
+    let meta = meta(options, Generation(0));
+    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default()))
+}
+
+/// Begins a new epoch where the sidecar says, and sets the damaged store aside.
+fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, damage: &str) -> Result<(Store, Writer), StoreError> {
+    let begin = |stream: Stream| {
+        let bound = sidecar.map(|sidecar| &sidecar.streams[usize::from(stream.number())]);
+        let (started, watermark) = bound.map_or((true, Position::Start), |bound| (bound.started, bound.from.clone()));
+        StreamState { watermark, started, ..StreamState::new() }
+    };
+    let generation = sidecar.map_or(Generation(0), |sidecar| sidecar.meta.generation);
+    let mappings = sidecar.map(|sidecar| sidecar.mappings.iter().copied().collect()).unwrap_or_default();
+    let old = data_dir::stores(outbox)?;
+    let number = old.last().and_then(|path| data_dir::store_number(path)).unwrap_or(0) + 1;
+    let writer = Writer::new(meta(options, generation), Stream::ALL.map(begin), mappings);
+    tracing::error!(
+        outbox = %outbox.display(), damage, epoch = %writer.meta().epoch,
+        readings_from = %writer.streams()[0].watermark, node_states_from = %writer.streams()[1].watermark,
+        "the outbox is damaged: it is set aside, and the source is captured again from here"
+    );
+    let made = make(outbox, number, &writer)?;
+    for path in old {
+        set_aside(outbox, &path, options)?;
+    }
+    Ok(made)
+}
+
+fn meta(options: &OpenOptions, generation: Generation) -> Meta {
+    Meta {
+        format_version: FORMAT_VERSION,
+        epoch: options.epoch,
+        source: options.source,
+        destination: options.destination.clone(),
+        generation,
+    }
+}
+
+/// Makes a store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making may not even
+/// open, and holds nothing that anyone was told of. The sidecar goes before CURRENT: a crash between them makes one more new epoch from
+/// the same place.
+fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer), StoreError> {
+    let path = data_dir::store_path(outbox, number);
+    let making = path.with_extension("making");
+    match std::fs::remove_dir_all(&making) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error(format!("removing {}", making.display()))(cause));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let store = Store::open(&making)?;
+    content.write_to(&store)?;
+    drop(store);
+    std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
+    sync_path(outbox)?;
+    content.sidecar().write(outbox)?;
+    data_dir::set_current(outbox, &path)?;
+    let store = Store::open(&path)?;
+    let writer = Writer::load(&store)?;
+    Ok((store, writer))
+}
+
+/// Renames a store out of the way; nothing of it is deleted.
+fn set_aside(outbox: &Path, path: &PathBuf, options: &OpenOptions) -> Result<(), StoreError> {
+    let aside = outbox.join("aside");
+    std::fs::create_dir_all(&aside).map_err(io_error(format!("creating {}", aside.display())))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let to = aside.join(format!("{name}-before-{}", options.epoch));
+    std::fs::rename(path, &to).map_err(io_error(format!("renaming {}", path.display())))?;
+    sync_path(&aside)?;
+    sync_path(outbox)
+}

@@ -1,0 +1,210 @@
+//! A small file beside the store that says from where the source would have to be captured again if the store were lost.
+//!
+//! ```text
+//! sidecar = "PS" version:u8  content (bincode)  crc32:u32 le, of everything before it
+//! ```
+//!
+//! It is a lower bound: whatever the store settled after it was written is captured once more, and a destination tells a repeat by its
+//! identity (I6). So it is written at every change of epoch or mapping, and else now and then.
+//!
+//! The one rule: it never says more than the store holds on the disk. A store that is behind its sidecar has lost something.
+
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    data_dir::replace_file,
+    format::{Meta, StreamState},
+    store::{StoreError, io_error},
+    writer::Writer,
+};
+use crate::domain::{LocalRef, Mappings, Position, RemoteId, Seq, Stream};
+
+const NAME: &str = "sidecar";
+const MAGIC: [u8; 2] = *b"PS";
+const VERSION: u8 = 1;
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sidecar {
+    /// What the store is.
+    pub(super) meta: Meta,
+    /// Each stream, in the order of [`Stream::ALL`].
+    pub(super) streams: [Bound; Stream::ALL.len()],
+    /// The mapping of the current generation.
+    pub(super) mappings: Vec<(LocalRef, RemoteId)>,
+}
+
+/// One stream's lower bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bound {
+    /// The next seq.
+    pub(super) next: Seq,
+    /// The first seq that was not settled.
+    pub(super) cursor: Seq,
+    /// Whether it had been decided where capture begins.
+    pub(super) started: bool,
+    /// The place in the source before the oldest record that waited or was parked; the watermark when there was none.
+    pub(super) from: Position,
+}
+
+impl Sidecar {
+    /// Writes it: after `Ok` this one is on the disk, and after a crash this one or the one before.
+    pub(super) fn write(&self, outbox: &Path) -> Result<(), StoreError> {
+        let mut bytes = [MAGIC.as_slice(), &[VERSION]].concat();
+        let content = bincode::serde::encode_to_vec(self, bincode::config::standard());
+        bytes.extend(content.unwrap_or_else(|error| unreachable!("a sidecar encodes: {error}")));
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        replace_file(&outbox.join(NAME), &bytes)
+    }
+
+    /// Reads it; `None` when there is none, or none that can be understood, which is told.
+    pub(super) fn read(outbox: &Path) -> Result<Option<Self>, StoreError> {
+        let path = outbox.join(NAME);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(io_error(format!("reading {}", path.display()))(cause)),
+        };
+        let sidecar = Self::decode(&bytes);
+        if sidecar.is_none() {
+            tracing::warn!(path = %path.display(), "the sidecar is damaged: it is of no help");
+        }
+        Ok(sidecar)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+        if checksum != crc32fast::hash(content).to_le_bytes() || content.get(..3)? != [MAGIC[0], MAGIC[1], VERSION] {
+            return None;
+        }
+        let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
+        bincode::serde::decode_from_slice(&content[3..], config).ok().map(|(sidecar, _)| sidecar)
+    }
+
+    /// Why a store cannot be the one that this was written for; `None` when it can.
+    pub(super) fn contradicts(&self, meta: &Meta, streams: &[StreamState]) -> Option<String> {
+        if self.meta.epoch != meta.epoch {
+            return Some(format!("it is of epoch {}, its sidecar of epoch {}", meta.epoch, self.meta.epoch));
+        }
+        let behind = |(stream, (bound, state)): (&Stream, (&Bound, &StreamState))| {
+            (state.next < bound.next || state.cursor < bound.cursor).then(|| {
+                format!(
+                    "its {} end at {} and are settled up to {}, the sidecar knows of {} and {}",
+                    stream.plural(),
+                    state.next,
+                    state.cursor,
+                    bound.next,
+                    bound.cursor
+                )
+            })
+        };
+        Stream::ALL.iter().zip(self.streams.iter().zip(streams)).find_map(behind)
+    }
+}
+
+/// How long a sidecar may lag behind when nothing but progress has changed.
+const LAG_MAX: Duration = Duration::from_mins(1);
+
+/// Writes the sidecar when it is due.
+pub(super) struct Keeper {
+    written: Instant,
+    mappings: Arc<Mappings>,
+}
+
+impl Keeper {
+    /// The sidecar was just written.
+    pub(super) fn new(mappings: &Arc<Mappings>) -> Self {
+        Self { written: Instant::now(), mappings: Arc::clone(mappings) }
+    }
+
+    /// After a commit: writes the sidecar when mappings have changed or it lags behind. That it cannot be written is told and is no
+    /// failure: the one before is still a lower bound.
+    pub(super) fn keep(&mut self, outbox: &Path, writer: &Writer) {
+        let mappings = writer.mappings();
+        if Arc::ptr_eq(mappings, &self.mappings) && self.written.elapsed() < LAG_MAX {
+            return;
+        }
+        if let Err(error) = writer.sidecar().write(outbox) {
+            tracing::warn!(outbox = %outbox.display(), error = crate::chain(&error), "the sidecar could not be written");
+        }
+        *self = Self::new(mappings);
+    }
+}
+
+/// A position before everything at or after `lowest` (an id or a time in microseconds), of the kind that the watermark is, and never
+/// after it.
+pub(super) fn position_before(lowest: Option<i64>, watermark: &Position) -> Position {
+    let Some(lowest) = lowest else { return watermark.clone() };
+    match watermark {
+        Position::Start => Position::Start,
+        Position::Id(id) => Position::Id((*id).min(lowest.saturating_sub(1))),
+        Position::Key { time, rest } if lowest > time.0 => Position::Key { time: *time, rest: rest.clone() },
+        Position::Key { rest, .. } => {
+            Position::Key { time: crate::domain::Micros(lowest.saturating_sub(1)), rest: vec![i64::MAX; rest.len()] }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EntityKind, Epoch, Generation, LocalId, Micros, SourceId};
+
+    fn sidecar() -> Sidecar {
+        let bound = Bound { next: Seq(10), cursor: Seq(4), started: true, from: Position::Id(7) };
+        Sidecar {
+            meta: Meta {
+                format_version: 1,
+                epoch: Epoch(5),
+                source: SourceId(6),
+                destination: "here".into(),
+                generation: Generation(0),
+            },
+            streams: [bound.clone(), bound],
+            mappings: vec![(LocalRef { kind: EntityKind::House, id: LocalId(3) }, RemoteId(30))],
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_anything_else_is_not_taken_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Sidecar::read(dir.path()).unwrap(), None);
+        sidecar().write(dir.path()).unwrap();
+        assert_eq!(Sidecar::read(dir.path()).unwrap(), Some(sidecar()));
+        let bytes = std::fs::read(dir.path().join(NAME)).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(Sidecar::decode(&damaged), None, "byte {at}");
+            assert_eq!(Sidecar::decode(&bytes[..at]), None, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_is_behind_or_of_another_life_contradicts_it() {
+        let state = |next, cursor| StreamState { next: Seq(next), cursor: Seq(cursor), ..StreamState::new() };
+        let meta = sidecar().meta;
+        assert_eq!(sidecar().contradicts(&meta, &[state(10, 4), state(11, 9)]), None);
+        assert!(sidecar().contradicts(&meta, &[state(10, 4), state(9, 9)]).is_some());
+        assert!(sidecar().contradicts(&meta, &[state(10, 3), state(10, 4)]).is_some());
+        assert!(sidecar().contradicts(&Meta { epoch: Epoch(1), ..meta }, &[state(10, 4), state(10, 4)]).is_some());
+    }
+
+    #[test]
+    fn the_position_before_a_place_is_of_the_watermarks_kind_and_not_after_it() {
+        let key = |time, rest: &[i64]| Position::Key { time: Micros(time), rest: rest.to_vec() };
+        assert_eq!(position_before(None, &Position::Id(9)), Position::Id(9));
+        assert_eq!(position_before(Some(5), &Position::Id(9)), Position::Id(4));
+        assert_eq!(position_before(Some(50), &Position::Id(9)), Position::Id(9));
+        assert_eq!(position_before(Some(50), &key(90, &[1, 2])), key(49, &[i64::MAX, i64::MAX]));
+        assert_eq!(position_before(Some(91), &key(90, &[1, 2])), key(90, &[1, 2]));
+        assert_eq!(position_before(Some(i64::MIN), &Position::Start), Position::Start);
+    }
+}
