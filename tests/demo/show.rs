@@ -77,10 +77,9 @@ impl Show {
 
     /// Takes the bars away.
     pub fn end(&self) {
-        if let Shown::Bars { both, source, centre } = &self.shown {
-            source.finish();
-            centre.finish();
-            // What was last drawn stays; nothing is drawn again.
+        if let Shown::Bars { both, .. } = &self.shown {
+            // A terminal that cannot be cleared keeps its bars.
+            let _ = both.clear();
             both.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
