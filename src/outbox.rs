@@ -143,8 +143,14 @@ struct Shared {
 impl Shared {
     fn new(path: &Path, store: Store, writer: Writer) -> Self {
         let durable = watch::Sender::new(writer.snapshot());
-        let keeper = Keeper::new(writer.mappings());
+        let keeper = Keeper::new(&writer);
         Self { path: path.into(), store, writer: Mutex::new((writer, keeper)), durable }
+    }
+
+    /// After a commit: what it made of the outbox may be seen (I2).
+    fn publish(&self, writer: &Writer, keeper: &mut Keeper) {
+        self.durable.send_replace(writer.snapshot());
+        keeper.keep(&self.path, writer);
     }
 }
 
@@ -188,7 +194,16 @@ impl Outbox {
 
     /// Appends captured rows with their catalog and the watermark that covers them, in one commit.
     pub async fn append(&self, captured: Captured) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.append(store, &captured)).await
+        let shared = Arc::clone(&self.0);
+        off_thread(move || {
+            let mut guard = lock(&shared.writer);
+            let (writer, keeper) = &mut *guard;
+            keeper.reach_down(&shared.path, writer, &captured.rows)?;
+            writer.append(&shared.store, &captured)?;
+            shared.publish(writer, keeper);
+            Ok(())
+        })
+        .await
     }
 
     /// The records of a stream from `from` on (the cursor, or the end of the batch before), at most `rows_max` of them and all of one
@@ -289,8 +304,7 @@ impl Outbox {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
             let result = change(&shared.store, writer)?;
-            shared.durable.send_replace(writer.snapshot());
-            keeper.keep(&shared.path, writer);
+            shared.publish(writer, keeper);
             Ok(result)
         })
         .await

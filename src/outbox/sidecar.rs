@@ -5,7 +5,8 @@
 //! ```
 //!
 //! It is a lower bound: whatever the store settled after it was written is captured once more, and a destination tells a repeat by its
-//! identity (I6). So it is written at every change of epoch or mapping, and else now and then.
+//! identity (I6). So it is written at every change of epoch or mapping, before rows are appended that lie before all that waited, and else
+//! now and then.
 //!
 //! The one rule: it never says more than the store holds on the disk. A store that is behind its sidecar has lost something.
 
@@ -24,7 +25,7 @@ use super::{
     store::{StoreError, io_error},
     writer::Writer,
 };
-use crate::domain::{LocalRef, Mappings, Position, RemoteId, Seq, Stream};
+use crate::domain::{LocalRef, Mappings, Position, RemoteId, Rows, Seq, Stream};
 
 const NAME: &str = "sidecar";
 const MAGIC: [u8; 2] = *b"PS";
@@ -114,27 +115,53 @@ const LAG_MAX: Duration = Duration::from_mins(1);
 
 /// Writes the sidecar when it is due.
 pub(super) struct Keeper {
-    written: Instant,
+    at: Instant,
     mappings: Arc<Mappings>,
+    /// As it stands on the disk.
+    written: Sidecar,
 }
 
 impl Keeper {
     /// The sidecar was just written.
-    pub(super) fn new(mappings: &Arc<Mappings>) -> Self {
-        Self { written: Instant::now(), mappings: Arc::clone(mappings) }
+    pub(super) fn new(writer: &Writer) -> Self {
+        Self { at: Instant::now(), mappings: Arc::clone(writer.mappings()), written: writer.sidecar() }
+    }
+
+    /// Before rows are appended: where some of them lie before everything that waited when the sidecar was written (late rows, rows that
+    /// are mended), it is written anew, for it must remain a lower bound of what the commit brings.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing is to be appended.
+    pub(super) fn reach_down(&mut self, outbox: &Path, writer: &Writer, rows: &Rows) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let stream = usize::from(rows.stream().number());
+        let known = &self.written.streams[stream].from;
+        let lower = position_before(Some(rows.lowest(0..rows.len())), known);
+        if lower == *known {
+            return Ok(());
+        }
+        let mut sidecar = writer.sidecar();
+        sidecar.streams[stream].from = lower;
+        sidecar.write(outbox)?;
+        *self = Self { written: sidecar, ..Self::new(writer) };
+        Ok(())
     }
 
     /// After a commit: writes the sidecar when mappings have changed or it lags behind. That it cannot be written is told and is no
     /// failure: the one before is still a lower bound.
     pub(super) fn keep(&mut self, outbox: &Path, writer: &Writer) {
-        let mappings = writer.mappings();
-        if Arc::ptr_eq(mappings, &self.mappings) && self.written.elapsed() < LAG_MAX {
+        if Arc::ptr_eq(writer.mappings(), &self.mappings) && self.at.elapsed() < LAG_MAX {
             return;
         }
-        if let Err(error) = writer.sidecar().write(outbox) {
-            tracing::warn!(outbox = %outbox.display(), error = crate::chain(&error), "the sidecar could not be written");
+        match writer.sidecar().write(outbox) {
+            Ok(()) => *self = Self::new(writer),
+            Err(error) => {
+                tracing::warn!(outbox = %outbox.display(), error = crate::chain(&error), "the sidecar could not be written");
+                self.at = Instant::now();
+            }
         }
-        *self = Self::new(mappings);
     }
 }
 

@@ -358,6 +358,22 @@ async fn without_a_store_that_opens_and_without_a_sidecar_everything_is_captured
 }
 
 #[tokio::test]
+async fn rows_from_before_all_that_waited_are_captured_again_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.start(Stream::Reading, Position::Start).await.unwrap();
+    outbox.append(captured(5_000..5_100)).await.unwrap();
+    // The sidecar is brought up to date with nothing that waits before second 5,000.
+    outbox.map(vec![(node(8), Some(RemoteId(80)))]).await.unwrap();
+    outbox.append(Captured { watermark: captured(5_000..5_100).watermark, ..captured(300..310) }).await.unwrap();
+    drop(outbox);
+    std::fs::remove_dir_all(dir.path().join("gen-000001")).unwrap();
+    let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+    let before_300 = Position::Key { time: Micros(300 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
+    assert_eq!(outbox.snapshot().stream(Stream::Reading).watermark, before_300);
+}
+
+#[tokio::test]
 async fn what_is_set_aside_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
