@@ -9,46 +9,10 @@ use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use support::{
-    Database, Mariadb, Proxy, Schema, compare,
+    Scene, Schema, assert_exit, compare,
     gateway::{Central, Gateway},
-    load_greenhouse,
 };
 use tokio::time::sleep;
-
-/// What stands at both ends, and the link between.
-struct Scene {
-    dir: tempfile::TempDir,
-    source: Database,
-    central: Central,
-    proxy: Proxy,
-}
-
-impl Scene {
-    async fn set(schema: Schema, manner: &'static str, readings: usize) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let source = Database::create(Mariadb::shared(), schema).await;
-        load_greenhouse(&source, readings).await?;
-        let central = Central::start(dir.path(), manner).await;
-        let proxy = Proxy::start(central.addr).await;
-        Some(Self { dir, source, central, proxy })
-    }
-
-    fn gateway(&self) -> Gateway {
-        Gateway::new(&self.dir.path().join("gateway"), self.source.url(), self.proxy.addr())
-    }
-
-    async fn compare(&self) -> support::Comparison {
-        let comparison = compare(&self.source, self.central.database()).await;
-        println!("{comparison}");
-        comparison
-    }
-}
-
-#[track_caller]
-fn assert_exit(output: &std::process::Output, code: i32) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-}
 
 async fn everything_arrives(schema: Schema, manner: &'static str) {
     let Some(scene) = Scene::set(schema, manner, 200_000).await else { return };

@@ -5,7 +5,7 @@
 mod scripted;
 mod support;
 
-use std::{process::Output, time::Duration};
+use std::time::Duration;
 
 use packhorse::{
     domain::{Micros, Position, Rows, Stream},
@@ -15,55 +15,8 @@ use packhorse::{
 };
 use scripted::{Server, Step, answer, json};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
-use support::{
-    Database, Mariadb, Proxy, Schema, compare,
-    gateway::{Central, Gateway},
-    load_greenhouse,
-};
-
-/// What stands at both ends, and the link between.
-struct Scene {
-    dir: tempfile::TempDir,
-    source: Database,
-    central: Central,
-    proxy: Proxy,
-}
-
-impl Scene {
-    async fn set(schema: Schema, manner: &'static str, readings: usize) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let source = Database::create(Mariadb::shared(), schema).await;
-        load_greenhouse(&source, readings).await?;
-        let central = Central::start(dir.path(), manner).await;
-        let proxy = Proxy::start(central.addr).await;
-        Some(Self { dir, source, central, proxy })
-    }
-
-    fn gateway(&self) -> Gateway {
-        Gateway::new(&self.dir.path().join("gateway"), self.source.url(), self.proxy.addr())
-    }
-
-    /// Changes the central database behind the receiver's back.
-    async fn central_sql(&mut self, sql: &str) -> u64 {
-        self.central.kill();
-        let mut file = SqliteConnectOptions::new().filename(self.central.database()).foreign_keys(false).connect().await.unwrap();
-        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut file).await.unwrap().rows_affected();
-        file.close().await.unwrap();
-        self.central.restart().await;
-        done
-    }
-
-    async fn assert_equal(&self) {
-        compare(&self.source, self.central.database()).await.assert_equal();
-    }
-}
-
-#[track_caller]
-fn assert_exit(output: &Output, code: i32) {
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{text}");
-}
+use sqlx::AssertSqlSafe;
+use support::{Database, Mariadb, Scene, Schema, assert_exit, gateway::Gateway, load_greenhouse};
 
 /// Runs `reconcile --json` and more; gives what it says of the one destination.
 async fn reconcile(gateway: &Gateway, more: &[&str], code: i32) -> Value {
@@ -105,7 +58,7 @@ async fn gaps_are_named_mended_and_gone(schema: Schema, manner: &'static str) {
     let Some(mut scene) = Scene::set(schema, manner, 20_000).await else { return };
     let gateway = scene.gateway();
     assert_exit(&gateway.output(&["run", "--once"]).await, 0);
-    scene.assert_equal().await;
+    scene.compare().await.assert_equal();
 
     let before = scene.proxy.requests();
     let report = reconcile(&gateway, &[], 0).await;
@@ -117,7 +70,7 @@ async fn gaps_are_named_mended_and_gone(schema: Schema, manner: &'static str) {
     assert_eq!(figures(&report, "source"), figures(&report, "there"));
 
     scene.central_sql(GAPS).await;
-    let comparison = compare(&scene.source, scene.central.database()).await;
+    let comparison = scene.compare().await;
     assert_eq!((comparison.readings.lost, comparison.node_states.lost), (4, 3), "{comparison}");
     let report = reconcile(&gateway, &[], 1).await;
     assert_eq!((figures(&report, "missing"), figures(&report, "surplus")), ([4, 3], [0, 0]), "{report}");
@@ -133,7 +86,7 @@ async fn gaps_are_named_mended_and_gone(schema: Schema, manner: &'static str) {
     let report = reconcile(&gateway, &["--mend"], 0).await;
     assert_eq!((figures(&report, "waiting"), figures(&report, "queued")), ([4, 3], [0, 0]), "{report}");
     assert_exit(&gateway.output(&["run", "--once"]).await, 0);
-    scene.assert_equal().await;
+    scene.compare().await.assert_equal();
     reconcile(&gateway, &[], 0).await;
 }
 
@@ -203,7 +156,7 @@ async fn rows_that_wait_or_whose_house_is_held_are_not_missing() {
     let report = reconcile(&gateway, &["--mend"], 0).await;
     assert_eq!((figures(&report, "missing"), figures(&report, "queued")), ([1, 0], [1, 0]), "{report}");
     assert_exit(&gateway.output(&["run", "--once", "--deadline", "60s"]).await, 1);
-    let comparison = compare(&scene.source, scene.central.database()).await;
+    let comparison = scene.compare().await;
     assert_eq!(
         (comparison.readings.lost, comparison.node_states.lost, comparison.node_states.duplicated),
         (2, 0, 0),
@@ -273,7 +226,7 @@ async fn a_node_that_the_centre_does_not_have_is_made_again_with_all_its_rows() 
     assert_eq!(figures(&report, "queued")[0], u64::try_from(rows).unwrap(), "{report}");
     assert!(scene.proxy.requests() - before < 20, "where nothing is there, nothing more is asked");
     assert_exit(&gateway.output(&["run", "--once"]).await, 0);
-    scene.assert_equal().await;
+    scene.compare().await.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -455,7 +408,7 @@ async fn a_few_rows_are_found_among_many_and_hours_of_many_rows_are_compared_who
         let report = reconcile(&gateway, &["--mend"], 0).await;
         assert_eq!(missing(&report), ["reading 2015-09-01T10:13:20 100 0", "reading 2015-09-01T10:30:00 100 0"]);
         assert_exit(&gateway.output(&["run", "--once"]).await, 0);
-        scene.assert_equal().await;
+        scene.compare().await.assert_equal();
     }
 }
 

@@ -13,12 +13,14 @@ pub mod gateway;
 pub mod greenhouse;
 pub mod mariadb;
 pub mod proxy;
+pub mod scene;
 
 pub use compare::{Comparison, compare};
 pub use database::{Database, Schema};
 pub use greenhouse::{Loaded, load_greenhouse};
 pub use mariadb::Mariadb;
 pub use proxy::Proxy;
+pub use scene::{Scene, assert_exit};
 
 /// The position after a row, as a table with an id or without one is paged.
 pub fn position(rows: &packhorse::domain::Rows, row: usize) -> Option<packhorse::domain::Position> {

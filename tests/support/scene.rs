@@ -1,0 +1,58 @@
+//! What the suites of the main job stand on: a filled source, a central receiver in some manner, and the link between.
+
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+
+use super::{
+    Comparison, Database, Mariadb, Proxy, Schema, compare,
+    gateway::{Central, Gateway},
+    load_greenhouse,
+};
+
+/// Both ends, and the link between.
+pub struct Scene {
+    pub dir: tempfile::TempDir,
+    pub source: Database,
+    pub central: Central,
+    pub proxy: Proxy,
+}
+
+impl Scene {
+    /// `None`, with a message, where the data for tests is not there.
+    pub async fn set(schema: Schema, manner: &'static str, readings: usize) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Database::create(Mariadb::shared(), schema).await;
+        load_greenhouse(&source, readings).await?;
+        let central = Central::start(dir.path(), manner).await;
+        let proxy = Proxy::start(central.addr).await;
+        Some(Self { dir, source, central, proxy })
+    }
+
+    /// One with this destination alone, over the link.
+    pub fn gateway(&self) -> Gateway {
+        Gateway::new(&self.dir.path().join("gateway"), self.source.url(), self.proxy.addr())
+    }
+
+    /// How both ends stand to each other; printed.
+    pub async fn compare(&self) -> Comparison {
+        let comparison = compare(&self.source, self.central.database()).await;
+        println!("{comparison}");
+        comparison
+    }
+
+    /// Changes the central database behind the receiver's back.
+    pub async fn central_sql(&mut self, sql: &str) -> u64 {
+        self.central.kill();
+        let mut file = SqliteConnectOptions::new().filename(self.central.database()).foreign_keys(false).connect().await.unwrap();
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut file).await.unwrap().rows_affected();
+        file.close().await.unwrap();
+        self.central.restart().await;
+        done
+    }
+}
+
+/// A program's exit code, with what it said where it is another one.
+#[track_caller]
+pub fn assert_exit(output: &std::process::Output, code: i32) {
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{text}");
+}
