@@ -135,6 +135,11 @@ pub async fn run(
                 match (until, polled) {
                     (Until::CaughtUp, Polled::CaughtUp) => return Ok(CaptureReport { complete: true, ..capture.report }),
                     (Until::CaughtUp, Polled::Settling(wait)) => wait,
+                    // Sending cannot make room where nothing waits to be sent.
+                    (Until::CaughtUp, Polled::Paused(why)) if outbox.snapshot().pending() == 0 => {
+                        tracing::error!(outbox = %outbox.path().display(), why, "capture cannot go on");
+                        return Ok(capture.report);
+                    }
                     (_, Polled::Paused(why)) => {
                         if paused.replace(why) != Some(why) {
                             tracing::warn!(outbox = %outbox.path().display(), why, "capture pauses; the source keeps the rows");

@@ -98,9 +98,8 @@ pub async fn run(
     let mut pipelines = JoinSet::new();
     let mut names = std::collections::HashMap::new();
     for destination in config.destinations.iter().filter(|destination| destination.enabled) {
-        let pipeline = Pipeline::new(config, source, destination, &data_dir, mode)?;
-        let stop = stop.clone();
-        let task = pipelines.spawn(async move { pipeline.supervise(&stop).await });
+        let pipeline = Arc::new(Pipeline::new(config, source, destination, &data_dir, mode)?);
+        let task = pipelines.spawn(revive(Arc::clone(&pipeline), stop.clone()));
         names.insert(task.id(), destination.name.clone());
     }
     tracing::info!(
@@ -124,6 +123,29 @@ pub async fn run(
     }
     summaries.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(summaries)
+}
+
+/// Runs a pipeline in a task of its own: a defect that ends it is told, and as a daemon it is begun again.
+async fn revive(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Summary {
+    loop {
+        let mut lives = JoinSet::new();
+        let (alive, stop_it) = (Arc::clone(&pipeline), stop.clone());
+        lives.spawn(async move { alive.supervise(&stop_it).await });
+        let defect = match lives.join_next().await {
+            Some(Ok(summary)) => return summary,
+            Some(Err(defect)) => defect.to_string(),
+            None => "it ended without a word".to_owned(),
+        };
+        tracing::error!(destination = pipeline.name, defect, "a defect stopped this pipeline; what was committed is on the disk");
+        if pipeline.mode == Mode::Once || stop.is_cancelled() {
+            let error = Some(PipelineError::Defect(defect));
+            return Summary { destination: pipeline.name.clone(), outbox: None, captured: None, error };
+        }
+        tokio::select! {
+            () = sleep(LOCAL_BACKOFF_MAX) => {}
+            () = stop.cancelled() => {}
+        }
+    }
 }
 
 struct Pipeline {
@@ -186,7 +208,7 @@ impl Pipeline {
     }
 
     /// Runs, and opens again what failed.
-    async fn supervise(self, stop: &CancellationToken) -> Summary {
+    async fn supervise(&self, stop: &CancellationToken) -> Summary {
         let mut summary = Summary { destination: self.name.clone(), outbox: None, captured: None, error: None };
         let mut retry = retry(Duration::from_secs(1), LOCAL_BACKOFF_MAX);
         let mut told = String::new();
@@ -224,7 +246,9 @@ impl Pipeline {
     }
 
     async fn run(&self, stop: &CancellationToken, summary: &mut Summary) -> Result<(), StoreError> {
-        let (path, options) = (self.path.clone(), self.open.clone());
+        // Each store that is made gets a life of its own, also the second one of this process (I3).
+        let options = OpenOptions { epoch: Epoch(rand::random()), ..self.open.clone() };
+        let path = self.path.clone();
         let outbox = match tokio::task::spawn_blocking(move || Outbox::open(&path, &options)).await {
             Ok(opened) => opened?,
             Err(defect) => std::panic::resume_unwind(defect.into_panic()),

@@ -198,7 +198,7 @@ impl Outbox {
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            keeper.reach_down(&shared.path, writer, &captured.rows)?;
+            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| shared.store.give_up())?;
             writer.append(&shared.store, &captured)?;
             shared.publish(writer, keeper);
             Ok(())

@@ -34,6 +34,8 @@ const EARLIER_LIFE: Duration = Duration::from_secs(5);
 /// How often held rows make the sender look at the destination's catalog again.
 const HELD_RECHECK: Duration = Duration::from_mins(5);
 
+/// Trouble that lasts longer is an outage: the centre may be another one afterwards.
+const OUTAGE: Duration = Duration::from_mins(1);
 /// How often the mappings are checked against the destination: a centre that was rebuilt must not put rows into another room.
 const MAPPINGS_RECHECK: Duration = Duration::from_hours(1);
 
@@ -108,7 +110,7 @@ struct Sender<'a> {
     held: BTreeSet<LocalRef>,
     /// The trouble that was last told, and since when there is trouble.
     trouble: Option<(String, Instant)>,
-    /// The slowest answer so far: an unknown outcome is waited out for three times as long.
+    /// The slowest answer of late: an unknown outcome is waited out for three times as long.
     slowest: Duration,
     status_due: Instant,
     last_stream: Stream,
@@ -185,33 +187,40 @@ impl Sender<'_> {
         }
         self.outbox.intend(batch.intent()).await?;
         let delivered = self.sink.deliver(&delivery).await;
-        self.slowest = self.slowest.max(delivered.took);
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = delivery.rows.len(), body_bytes = delivered.body_bytes,
             took_ms = delivered.took.as_millis() as u64, outcome = %delivered.outcome, "request"
         );
         match delivered.outcome.verdict {
             Verdict::Accepted => {
+                // An answer, so it tells how long this server takes; what it took long ago counts less and less.
+                self.slowest = delivered.took.max(self.slowest * 7 / 8);
                 self.pace.accepted(delivery.rows.len(), delivered.body_bytes);
                 self.all_well();
                 let next = self.lease(Some(batch.intent())).await?;
                 self.outbox.settle(batch, aside, next.as_ref().map(Batch::intent), (self.options.clock)()).await?;
                 Ok(next)
             }
-            Verdict::TooLarge if delivery.rows.len() > 1 => {
-                self.pace.too_large(delivery.rows.len());
+            Verdict::TooLarge if delivery.rows.len() > 1 && self.pace.too_large(delivery.rows.len()) => {
                 self.again = Some(batch.rows.stream());
                 Ok(None)
             }
             Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => {
-                if delivered.outcome.verdict == Verdict::Unknown {
+                let verdict = delivered.outcome.verdict;
+                if verdict == Verdict::Unknown {
                     self.pace.slow_down();
                 }
                 self.wait_out(&delivered.outcome).await?;
-                // A stale mapping may be what was refused, and an outage may have replaced the server.
-                self.recheck = Recheck::All;
-                self.synced = None;
-                self.again = Some(batch.rows.stream());
+                // A stale mapping may be what was refused, and a long outage may have replaced the server.
+                let is_long = self.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= OUTAGE);
+                if is_long || matches!(verdict, Verdict::Misconfigured | Verdict::Refused) {
+                    self.recheck = Recheck::All;
+                    self.synced = None;
+                }
+                // What may have arrived goes first; what was refused does not stop the other stream.
+                if matches!(verdict, Verdict::Unknown | Verdict::TooLarge) {
+                    self.again = Some(batch.rows.stream());
+                }
                 Ok(None)
             }
         }
@@ -234,6 +243,12 @@ impl Sender<'_> {
     /// which has been waited out.
     async fn sync_catalog(&mut self) -> Result<bool, StoreError> {
         let snapshot = self.outbox.snapshot();
+        if let Some((before, _)) = &self.synced
+            && before.iter().any(|(what, entity)| snapshot.catalog.get(what) != Some(entity))
+        {
+            // What is known under an id became something else: no mapping is taken for granted.
+            self.recheck = Recheck::All;
+        }
         let options = SyncOptions { recheck: self.recheck, intents: snapshot.create_intent.into_iter().collect() };
         let mut journal = OutboxJournal(self.outbox);
         match catalog::sync(self.sink, &snapshot.catalog, &snapshot.mappings, &options, &mut journal).await {
@@ -251,7 +266,9 @@ impl Sender<'_> {
                 Ok(true)
             }
             Err(SyncError::Sink { outcome, slowest }) => {
-                self.slowest = self.slowest.max(slowest);
+                if outcome.verdict != Verdict::Unknown {
+                    self.slowest = self.slowest.max(slowest);
+                }
                 self.wait_out(&outcome).await?;
                 self.recheck = Recheck::All;
                 Ok(false)

@@ -127,6 +127,7 @@ fn no_secret_is_printed() {
         ("", &["datagen", "--url", "mysql://chuser:hunter2@localhost:port/ch"]),
         ("", &["receiver", "--database", "postgres://chuser:hunter2@localhost/ch"]),
         ("", &["-vv", "receiver", "--database", "mysql://chuser:hunter2@127.0.0.1:1/ch", "--listen", "127.0.0.1:0"]),
+        ("", &["receiver", "--database", "mysql://chuser:hunter2@h/ch?ssl-mode=DISABLED", "--listen", "127.0.0.1:0"]),
     ] {
         let (_, out, error) = with_config(config, args);
         assert!(!format!("{out}{error}").contains("hunter2"), "{args:?} printed the password: {out}{error}");

@@ -38,29 +38,50 @@ async fn every_row_arrives_once_in_the_right_room_with_the_same_bits_at_a_legacy
     everything_arrives(Schema::newest(), "legacy").await;
 }
 
-/// Kills the program at random moments while it forwards and loses an answer after a committed bulk; then lets it finish.
+/// Kills the program at random moments: first while it captures and makes the catalog, then while requests go out; an answer after a
+/// committed bulk is lost now and then. Then lets it finish.
 async fn storm(scene: &Scene, gateway: &Gateway, kills: usize) {
     let seed = std::env::var("PACKHORSE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     println!("PACKHORSE_TEST_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut early = 0;
+    let bulks = || scene.proxy.requests_of("/rest/bulk/");
+    let early = kills / 3;
+    let mut ended = 0;
     for kill in 0..kills {
-        if kill % 5 == 2 {
-            scene.proxy.lose_next_answer_of("/rest/bulk/");
-        }
         let mut running = gateway.spawn(&["-q", "run"]);
-        sleep(Duration::from_millis(random.random_range(20..900))).await;
-        early += usize::from(running.ended());
+        if kill < early {
+            sleep(Duration::from_millis(random.random_range(20..900))).await;
+        } else {
+            if kill % 4 == 0 {
+                scene.proxy.lose_next_answer_of("/rest/bulk/");
+            }
+            // Some requests, and a little into the next one.
+            let until = bulks() + random.random_range(1..6);
+            let began = std::time::Instant::now();
+            while bulks() < until && began.elapsed() < Duration::from_secs(20) {
+                sleep(Duration::from_millis(5)).await;
+            }
+            sleep(Duration::from_millis(random.random_range(0..60))).await;
+        }
+        ended += usize::from(running.ended());
         running.kill();
     }
-    assert_eq!(early, 0, "the daemon never ends by itself");
-    assert_exit(&gateway.output(&["run", "--once", "--deadline", "300s"]).await, 0);
+    assert_eq!(ended, 0, "the daemon never ends by itself");
+    let status = gateway.output(&["queue", "status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let [acked, pending] = ["acked", "pending"].map(|figure| {
+        let streams = status["destinations"][0]["streams"].as_array().unwrap();
+        streams.iter().map(|stream| stream[figure].as_u64().unwrap()).sum::<u64>()
+    });
+    println!("after {kills} kills: {acked} acked, {pending} pending");
+    assert!(acked > 0 && pending > 0, "the kills fell among the requests: {status}");
     assert!(scene.proxy.answers_lost() > 0, "an answer was lost");
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "300s"]).await, 0);
 }
 
 async fn kills_lose_and_double_nothing(schema: Schema, manner: &'static str) {
     let Some(scene) = Scene::set(schema, manner, 200_000).await else { return };
-    storm(&scene, &scene.gateway(), 20).await;
+    storm(&scene, &scene.gateway().with_request_max("12KiB"), 20).await;
     scene.compare().await.assert_equal();
 }
 
@@ -78,7 +99,7 @@ async fn twenty_kills_and_lost_answers_lose_and_double_nothing_at_a_legacy_serve
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_watermark_saved_apart_from_the_rows_the_same_kills_lose_rows() {
     let Some(scene) = Scene::set(Schema::classic(), "packhorse", 200_000).await else { return };
-    let gateway = scene.gateway().with_env("PACKHORSE_TEST_WATERMARK_APART", "1");
+    let gateway = scene.gateway().with_request_max("12KiB").with_env("PACKHORSE_TEST_WATERMARK_APART", "1");
     storm(&scene, &gateway, 20).await;
     let comparison = scene.compare().await;
     assert!(comparison.readings.lost + comparison.node_states.lost > 0, "the control must fail:\n{comparison}");

@@ -351,8 +351,14 @@ async fn a_disk_below_its_reserve_pauses_capture() {
     let outbox = outbox(dir.path());
     let mut source = Scripted::new(many());
     let options = Options { disk_reserve_bytes: u64::MAX, ..options() };
-    let caught_up = tokio::time::timeout(Duration::from_mins(1), catch_up(&mut source, &outbox, &options)).await;
-    assert!(caught_up.is_err(), "it goes on waiting");
+    let report = catch_up(&mut source, &outbox, &options).await.unwrap();
+    assert!(!report.complete, "nothing can make room: it ends, and says that something is left");
+    assert_eq!(outbox.snapshot().pending(), 0);
+
+    // A daemon goes on waiting.
+    let stop = CancellationToken::new();
+    let running = run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop);
+    assert!(tokio::time::timeout(Duration::from_mins(1), running).await.is_err());
     assert_eq!(outbox.snapshot().pending(), 0);
 }
 

@@ -59,6 +59,13 @@ pub(super) fn name<I>(entity: &Entity<I>) -> Option<&str> {
     }
 }
 
+/// Whether `there` is called as `here` is when a server keeps `?` for each letter that its character set lacks.
+pub(super) fn is_mangled<I, J>(here: &Entity<I>, there: &Entity<J>) -> bool {
+    let (Some(here), Some(there)) = (name(here), name(there)) else { return false };
+    let kept: String = here.chars().map(|letter| if letter.is_ascii() { letter } else { '?' }).collect();
+    !here.is_ascii() && fold(&kept) == fold(there)
+}
+
 fn fold(text: &str) -> String {
     text.trim_end_matches(' ').to_lowercase()
 }

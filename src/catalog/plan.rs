@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::identity::{Identity, conflict, name};
+use super::identity::{Identity, conflict, is_mangled, name};
 use crate::{
     domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, RemoteId},
     ports::RemoteEntity,
@@ -148,6 +148,13 @@ impl Plan {
             there.by_content.get(&identity).and_then(|found| self.choose(what, &sought, found, there.known.get(what)))
         {
             self.mapped.push((what, found));
+            return;
+        }
+        if let Some(id) = there.known.get(what)
+            && there.by_id.get(&id).is_some_and(|there| is_mangled(&sought, &there.entity))
+        {
+            // It was made under this id, by a server whose character set lacks some of its letters: made anew it would not be found either.
+            self.mapped.push((what, id));
             return;
         }
         match translated {

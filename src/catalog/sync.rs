@@ -13,7 +13,7 @@ use super::{
     plan::{plan, translated},
 };
 use crate::{
-    domain::{Catalog, Entity, EntityKind, LocalRef, Mappings, Outcome, RemoteId, Verdict},
+    domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, Outcome, RemoteId, Verdict},
     ports::{Ask, RemoteEntity, Sink},
 };
 
@@ -120,6 +120,13 @@ struct Run<'a> {
     synced: Synced,
 }
 
+/// Whether the house that a node is in has an end.
+fn has_ended(node: &Node<LocalId>, captured: &Catalog) -> bool {
+    let at = |kind, id: Option<LocalId>| captured.get(&LocalRef { kind, id: id? });
+    let Some(Entity::Location(location)) = at(EntityKind::Location, node.location) else { return false };
+    matches!(at(EntityKind::House, location.house), Some(Entity::House(house)) if house.end.is_some())
+}
+
 /// What became of something that concerns a single entity.
 enum Done<T> {
     Done(T),
@@ -142,6 +149,9 @@ impl Run<'_> {
             return Ok(());
         }
         let mut central = self.look(kind, &mut open).await?;
+        if kind == EntityKind::Node {
+            self.leave_where_they_are(&mut open, &central);
+        }
         // More than one round only where several entities share an identity: the later ones find what the first one made.
         loop {
             let plan = plan(kind, &open, &central, &self.synced.mappings, self.known);
@@ -163,6 +173,20 @@ impl Run<'_> {
                 if let Some(made) = self.create(what, &mut open).await? {
                     central.push(made);
                 }
+            }
+        }
+    }
+
+    /// A node of a house that is over here may be another gateway's by now: where the destination has it is left alone.
+    fn leave_where_they_are(&self, nodes: &mut Catalog, central: &[RemoteEntity]) {
+        for there in central {
+            let what = LocalRef { kind: EntityKind::Node, id: LocalId(there.id.0) };
+            let has_place = matches!(&there.entity, Entity::Node(node) if node.location.is_some());
+            if let Some(Entity::Node(node)) = nodes.get_mut(&what)
+                && has_place
+                && has_ended(node, self.captured)
+            {
+                node.location = None;
             }
         }
     }
@@ -374,7 +398,7 @@ impl Run<'_> {
     }
 }
 
-fn is_sensor_of(entity: &Entity<crate::domain::LocalId>, node: LocalRef) -> bool {
+fn is_sensor_of(entity: &Entity<LocalId>, node: LocalRef) -> bool {
     entity.refers().contains(&node)
 }
 

@@ -41,7 +41,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
         until_deadline(args.deadline, &stop, ran).await.map_err(refusal)
     })?;
     match mode {
-        Mode::Daemon => Ok(Exit::Done),
+        Mode::Daemon => Ok(if summaries.iter().any(|summary| summary.error.is_some()) { Exit::Left } else { Exit::Done }),
         Mode::Once => {
             say(&summaries.iter().map(sentence).collect::<String>())?;
             Ok(summaries.iter().map(exit).max_by_key(|exit| exit.code()).unwrap_or(Exit::Done))

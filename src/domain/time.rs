@@ -39,6 +39,11 @@ impl Micros {
         Self(at.and_utc().timestamp_micros())
     }
 
+    /// Whether ISO 8601 with four digits for the year can say it: what JSON carries.
+    pub fn has_four_digit_year(self) -> bool {
+        self.to_datetime().is_some_and(|at| (1..=9_999).contains(&chrono::Datelike::year(&at)))
+    }
+
     /// This time less a duration; stops at the smallest representable time.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {

@@ -146,12 +146,24 @@ impl CatalogRow<'_> {
     }
 
     fn text(&self, at: usize) -> Result<Option<String>, SourceError> {
-        self.row.try_get_unchecked(at).map_err(|error| self.fault(at, &format!("is not text ({error})")))
+        let text: Option<String> =
+            self.row.try_get_unchecked(at).map_err(|error| self.fault(at, &format!("is not text ({error})")))?;
+        Ok(text.map(|text| cut(text, TEXT_CHARS_MAX)))
     }
 
     fn time(&self, at: usize) -> Option<Micros> {
         any_time(self.row, at)
     }
+}
+
+/// An entity is kept as one small value, so a text is bounded: the schema's own columns hold 255 characters at most.
+const TEXT_CHARS_MAX: usize = 1_000;
+
+fn cut(mut text: String, chars_max: usize) -> String {
+    if let Some((at, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(at);
+    }
+    text
 }
 
 fn entity(row: &CatalogRow<'_>) -> Result<Entity<LocalId>, SourceError> {
@@ -188,4 +200,15 @@ fn entity(row: &CatalogRow<'_>) -> Result<Entity<LocalId>, SourceError> {
             calibration_offset: row.float(4)?,
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_letters() {
+        assert_eq!(cut("Gewächshaus".into(), 4), "Gewä");
+        assert_eq!(cut("Haus".into(), 4), "Haus");
+    }
 }

@@ -151,6 +151,11 @@ impl Store {
         self.path.parent().map_or(Ok(()), sync_path)
     }
 
+    /// From here on it answers only `Closed`, as after an error of its own.
+    pub(super) fn give_up(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -30,6 +30,10 @@ pub(super) struct Store {
 impl Store {
     /// Opens the database, creates it where it is missing, and brings its tables up to date.
     pub(super) async fn open(url: &str, manner: Manner) -> Result<Self, ReceiverError> {
+        // Before anything is quoted: another kind of URL may hold a password.
+        if !url.starts_with("sqlite:") {
+            return Err(ReceiverError::NotAFile);
+        }
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|cause| ReceiverError::Database { url: url.to_owned(), cause })?
             .journal_mode(SqliteJournalMode::Wal)
@@ -37,8 +41,7 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
         let path = options.get_filename().to_owned();
-        if !url.starts_with("sqlite:") || url.contains(":memory:") || url.contains("mode=memory") || path.as_os_str().is_empty() {
-            // Not quoted: another kind of URL may hold a password.
+        if url.contains(":memory:") || url.contains("mode=memory") || path.as_os_str().is_empty() {
             return Err(ReceiverError::NotAFile);
         }
         let created = path.clone();

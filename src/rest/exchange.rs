@@ -213,7 +213,8 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
     let meets_contract = json.as_ref().is_some_and(|json| match success {
         Success::List => code == 200 && json.is_array(),
         Success::Object => code == 201 && json.is_object(),
-        Success::Stored => code == 201 && json.is_array(),
+        // An empty list; one with words in it is an error that calls itself a success.
+        Success::Stored => code == 201 && json.as_array().is_some_and(Vec::is_empty),
     });
     let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
     let answer = Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after });

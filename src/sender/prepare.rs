@@ -50,6 +50,9 @@ fn reason(batch: &Batch, row: usize, mappings: &Mappings) -> Option<Reason> {
         return Some(Reason::Held(what));
     }
     let specs = batch.rows.stream().spec().columns;
+    if let Some(time) = batch.rows.time(row).filter(|time| !time.has_four_digit_year()) {
+        return Some(Reason::Refused(format!("its time lies outside the years 1 to 9999, which JSON cannot carry ({time})")));
+    }
     let odd = batch.rows.columns().iter().zip(specs).find(|(column, _)| match column {
         Column::Float(values) => values[row].is_some_and(|value| !value.is_finite()),
         Column::Double(values) => values[row].is_some_and(|value| !value.is_finite()),
@@ -116,6 +119,15 @@ mod tests {
         let prepared = prepare(&batch(&rows), &mappings(), SourceId(0));
         assert_eq!(prepared.delivery.rows.len(), 1);
         assert!(matches!(&prepared.aside[..], [SetAside { reason: Reason::Refused(_), rows }] if rows == &[0, 2]));
+    }
+
+    #[test]
+    fn a_time_that_json_cannot_carry_is_parked_and_the_rest_is_sent() {
+        let mut odd = batch(&[(1, 0, None, 1.0), (1, 0, None, 2.0)]);
+        odd.rows = odd.rows.with_ints(0, vec![Some(-62_167_219_200_000_000), Some(5)]);
+        let prepared = prepare(&odd, &mappings(), SourceId(0));
+        assert_eq!(prepared.delivery.rows.len(), 1);
+        assert!(matches!(&prepared.aside[..], [SetAside { reason: Reason::Refused(_), rows }] if rows == &[0]));
     }
 
     #[test]

@@ -168,6 +168,14 @@ socket = "{socket}"
         Self { dir: dir.into(), env: Vec::new() }
     }
 
+    /// With smaller requests than it would make by itself, to every destination.
+    #[must_use]
+    pub fn with_request_max(self, size: &str) -> Self {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        std::fs::write(self.config(), config.replace("linger = ", &format!("request_max = \"{size}\"\nlinger = "))).unwrap();
+        self
+    }
+
     /// One more destination beside the first.
     #[must_use]
     pub fn and_destination(self, name: &str, addr: SocketAddr) -> Self {

@@ -318,3 +318,34 @@ async fn what_is_mapped_is_not_looked_up_again_unless_asked() {
     assert_eq!(second.mappings, first.mappings);
     assert_eq!(model.state.lock().unwrap().log, ["find All(Node)"]);
 }
+
+#[tokio::test]
+async fn a_node_is_not_taken_back_into_a_house_that_has_ended() {
+    let model = Model::default();
+    let mut here = captured();
+    let Some(Entity::House(house)) = here.get_mut(&at(EntityKind::House, 1)) else { panic!("house 1") };
+    house.end = Some(Micros(5));
+    let first = sync(&model, &here, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
+    // It was moved to another gateway's house, and that gateway has said so.
+    let moved = Entity::Node(Node { location: Some(RemoteId(77)), node_type: None });
+    model.update(&RemoteEntity { id: RemoteId(11), entity: moved }).await.unwrap();
+    let again = sync(&model, &here, &first.mappings, &all(), &mut Notes::default()).await.unwrap();
+    assert_eq!(again.updated, []);
+}
+
+#[tokio::test]
+async fn a_room_whose_letters_the_centre_does_not_have_is_made_once() {
+    let model = Model::default();
+    let mut here = captured();
+    here.insert(at(EntityKind::Room, 1), Entity::Room(Room { room_type: None, name: Some("Łazienka".into()) }));
+    let mut known = Mappings::default();
+    for _ in 0..4 {
+        known = sync(&model, &here, &known, &all(), &mut Notes::default()).await.unwrap().mappings;
+        for one in &mut model.state.lock().unwrap().stored {
+            if let Entity::Room(room) = &mut one.entity {
+                room.name = room.name.as_ref().map(|name| name.replace('Ł', "?"));
+            }
+        }
+    }
+    assert_eq!(model.count(EntityKind::Room), 1);
+}
