@@ -38,14 +38,14 @@ async fn every_row_arrives_once_in_the_right_room_with_the_same_bits_at_a_legacy
     everything_arrives(Schema::newest(), "legacy").await;
 }
 
-/// Kills the program at random moments: first while it captures and makes the catalog, then while requests go out; an answer after a
-/// committed bulk is lost now and then. Then lets it finish.
-async fn storm(scene: &Scene, gateway: &Gateway, kills: usize) {
+/// Kills the program at random moments: `early` times while it captures and makes the catalog, `late` times while requests go out; an
+/// answer after a committed bulk is lost now and then. Then lets it finish.
+async fn storm(scene: &Scene, gateway: &Gateway, early: usize, late: usize) {
     let seed = std::env::var("PACKHORSE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     println!("PACKHORSE_TEST_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let bulks = || scene.proxy.requests_of("/rest/bulk/");
-    let early = kills / 3;
+    let kills = early + late;
     let mut ended = 0;
     for kill in 0..kills {
         let mut running = gateway.spawn(&["-q", "run"]);
@@ -74,14 +74,16 @@ async fn storm(scene: &Scene, gateway: &Gateway, kills: usize) {
         streams.iter().map(|stream| stream[figure].as_u64().unwrap()).sum::<u64>()
     });
     println!("after {kills} kills: {acked} acked, {pending} pending");
-    assert!(acked > 0 && pending > 0, "the kills fell among the requests: {status}");
-    assert!(scene.proxy.answers_lost() > 0, "an answer was lost");
+    if late > 0 {
+        assert!(acked > 0 && pending > 0, "the kills fell among the requests: {status}");
+        assert!(scene.proxy.answers_lost() > 0, "an answer was lost");
+    }
     assert_exit(&gateway.output(&["run", "--once", "--deadline", "300s"]).await, 0);
 }
 
 async fn kills_lose_and_double_nothing(schema: Schema, manner: &'static str) {
     let Some(scene) = Scene::set(schema, manner, 200_000).await else { return };
-    storm(&scene, &scene.gateway().with_request_max("12KiB"), 20).await;
+    storm(&scene, &scene.gateway().with_request_max("12KiB"), 6, 14).await;
     scene.compare().await.assert_equal();
 }
 
@@ -95,12 +97,12 @@ async fn twenty_kills_and_lost_answers_lose_and_double_nothing_at_a_legacy_serve
     kills_lose_and_double_nothing(Schema::newest(), "legacy").await;
 }
 
-/// The negative control of the two tests above.
+/// The negative control of the two tests above: kills while it captures are enough.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_watermark_saved_apart_from_the_rows_the_same_kills_lose_rows() {
     let Some(scene) = Scene::set(Schema::classic(), "packhorse", 200_000).await else { return };
     let gateway = scene.gateway().with_request_max("12KiB").with_env("PACKHORSE_TEST_WATERMARK_APART", "1");
-    storm(&scene, &gateway, 20).await;
+    storm(&scene, &gateway, 20, 0).await;
     let comparison = scene.compare().await;
     assert!(comparison.readings.lost + comparison.node_states.lost > 0, "the control must fail:\n{comparison}");
 }

@@ -464,6 +464,6 @@ fn sabotage_watermark(store: &Store, stream: Stream, before: &StreamState, after
     let state = StreamState { watermark: after.watermark.clone(), ..before.clone() };
     change.put(format::stream_key(stream), format::to_bytes(&state));
     store.commit(change)?;
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(std::time::Duration::from_millis(300));
     Ok(())
 }
