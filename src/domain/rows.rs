@@ -179,6 +179,16 @@ impl Rows {
         value.unwrap_or(Cell::Null)
     }
 
+    /// The place of the first column whose value in this row JSON cannot say: NaN, infinity, or a time outside of the years 1 to 9999.
+    pub fn beyond_json(&self, row: usize) -> Option<usize> {
+        (0..self.columns.len()).find(|column| match self.cell(*column, row) {
+            Cell::Time(at) => !at.has_four_digit_year(),
+            Cell::Float(value) => !value.is_finite(),
+            Cell::Double(value) => !value.is_finite(),
+            Cell::Null | Cell::Int(_) => false,
+        })
+    }
+
     /// The row's time; NULL is possible where the table is keyed by an id.
     pub fn time(&self, row: usize) -> Option<Micros> {
         self.int(self.stream.spec().key[0], row).map(Micros)

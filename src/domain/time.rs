@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Micros(pub i64);
 
+/// 0001-01-01T00:00:00 up to the last microsecond of 9999-12-31.
+const FOUR_DIGIT_YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
 impl Micros {
     const PER_HOUR: i64 = 3_600_000_000;
 
@@ -41,7 +44,7 @@ impl Micros {
 
     /// Whether ISO 8601 with four digits for the year can say it: what JSON carries.
     pub fn has_four_digit_year(self) -> bool {
-        self.to_datetime().is_some_and(|at| (1..=9_999).contains(&chrono::Datelike::year(&at)))
+        FOUR_DIGIT_YEARS.contains(&self.0)
     }
 
     /// This time less a duration; stops at the smallest representable time.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    domain::{Column, LocalRef, Mappings, SourceId},
+    domain::{Cell, LocalRef, Mappings, SourceId},
     outbox::{Batch, Reason, SetAside},
     ports::{Bounds, Delivery},
 };
@@ -49,22 +49,20 @@ fn reason(batch: &Batch, row: usize, mappings: &Mappings) -> Option<Reason> {
     if let Some(what) = batch.rows.refers(row).find(|what| !mappings.contains(*what)) {
         return Some(Reason::Held(what));
     }
-    let specs = batch.rows.stream().spec().columns;
-    if let Some(time) = batch.rows.time(row).filter(|time| !time.has_four_digit_year()) {
-        return Some(Reason::Refused(format!("its time lies outside the years 1 to 9999, which JSON cannot carry ({time})")));
-    }
-    let odd = batch.rows.columns().iter().zip(specs).find(|(column, _)| match column {
-        Column::Float(values) => values[row].is_some_and(|value| !value.is_finite()),
-        Column::Double(values) => values[row].is_some_and(|value| !value.is_finite()),
-        Column::Int(_) => false,
-    });
-    odd.map(|(_, spec)| Reason::Refused(format!("{} is not a finite number, which JSON cannot carry", spec.name)))
+    let place = batch.rows.beyond_json(row)?;
+    Some(Reason::Refused(match batch.rows.cell(place, row) {
+        Cell::Time(time) => format!("its time lies outside the years 1 to 9999, which JSON cannot carry ({time})"),
+        Cell::Null | Cell::Int(_) | Cell::Float(_) | Cell::Double(_) => {
+            let name = batch.rows.stream().spec().columns[place].name;
+            format!("{name} is not a finite number, which JSON cannot carry")
+        }
+    }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EntityKind, Epoch, Generation, LocalId, RemoteId, Rows, Seq, Stream};
+    use crate::domain::{Column, EntityKind, Epoch, Generation, LocalId, RemoteId, Rows, Seq, Stream};
 
     /// Node, type, location, value.
     type Row = (i64, i64, Option<i64>, f32);

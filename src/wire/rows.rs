@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use flate2::{Compression, write::ZlibEncoder};
 
-use super::{LOCAL_ID_KEY, TABLE_KEY, TimeWriter, WireError, time::is_sendable};
+use super::{LOCAL_ID_KEY, TABLE_KEY, TimeWriter, WireError};
 use crate::domain::{Column, ColumnKind, Micros, Rows};
 
 /// JSON is handed to the output in pieces of about this many bytes.
@@ -27,24 +27,7 @@ pub enum Manner {
 
 /// The places of rows that no JSON can say: NaN, infinity, or a time outside of the years 1 to 9999. In ascending order.
 pub fn unsendable(rows: &Rows) -> Vec<usize> {
-    let mut found: Vec<usize> = Vec::new();
-    for (column, spec) in rows.columns().iter().zip(rows.stream().spec().columns) {
-        match column {
-            Column::Int(values) if spec.kind == ColumnKind::Time => {
-                found.extend(places(values, |&time| !is_sendable(Micros(time))));
-            }
-            Column::Int(_) => {}
-            Column::Float(values) => found.extend(places(values, |value| !value.is_finite())),
-            Column::Double(values) => found.extend(places(values, |value| !value.is_finite())),
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-fn places<T>(values: &[Option<T>], is_bad: impl Fn(&T) -> bool) -> impl Iterator<Item = usize> {
-    values.iter().enumerate().filter(move |(_, value)| value.as_ref().is_some_and(&is_bad)).map(|(place, _)| place)
+    (0..rows.len()).filter(|row| rows.beyond_json(*row).is_some()).collect()
 }
 
 /// Writes rows as one JSON list.

@@ -6,14 +6,6 @@ use crate::domain::Micros;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
-/// 0001-01-01T00:00:00 and 9999-12-31T23:59:59, in seconds: the dates that servers can hold.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-
-/// Whether servers have a form for this time.
-pub(super) fn is_sendable(time: Micros) -> bool {
-    SECONDS.contains(&time.0.div_euclid(MICROS_PER_SECOND))
-}
-
 /// Writes times, remembering the last second.
 #[derive(Debug)]
 pub struct TimeWriter {
@@ -32,7 +24,7 @@ impl Default for TimeWriter {
 impl TimeWriter {
     /// Appends a time without quotes; false, with nothing appended, for one outside of the years 1 to 9999.
     pub fn write(&mut self, time: Micros, out: &mut Vec<u8>) -> bool {
-        if !is_sendable(time) {
+        if !time.has_four_digit_year() {
             return false;
         }
         let second = time.0.div_euclid(MICROS_PER_SECOND);
