@@ -45,7 +45,9 @@ pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Write
 
 /// The store in use, if it opens and is what its sidecar knows.
 fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Writer)>, StoreError> {
-    let path = match data_dir::current(outbox)? {
+    let current = data_dir::current(outbox)?;
+    let is_current = current.is_some();
+    let path = match current {
         Some(path) => path,
         // Complete, and the power went before it was made the one in use.
         None => match data_dir::stores(outbox)?.pop() {
@@ -58,7 +60,9 @@ fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Wri
     if let Some(what) = sidecar.and_then(|sidecar| sidecar.contradicts(writer.meta(), writer.streams())) {
         return Err(StoreError::Damaged { path, what });
     }
-    data_dir::set_current(outbox, &path)?;
+    if !is_current {
+        data_dir::set_current(outbox, &path)?;
+    }
     Ok(Some((store, writer)))
 }
 
