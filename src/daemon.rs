@@ -95,32 +95,19 @@ pub async fn run(
     stop: &CancellationToken,
 ) -> Result<Vec<Summary>, DaemonError> {
     let data_dir = DataDir::own(&config.gateway.data_dir, rand::random)?;
-    let mut pipelines = JoinSet::new();
-    let mut names = std::collections::HashMap::new();
+    let mut pipelines = Vec::new();
     for destination in config.destinations.iter().filter(|destination| destination.enabled) {
         let pipeline = Arc::new(Pipeline::new(config, source, destination, &data_dir, mode)?);
-        let task = pipelines.spawn(revive(Arc::clone(&pipeline), stop.clone()));
-        names.insert(task.id(), destination.name.clone());
+        pipelines.push(revive(pipeline, stop.clone()));
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         source = %data_dir.source(),
         data_dir = %data_dir.path().display(),
-        destinations = names.len(),
+        destinations = pipelines.len(),
         "packhorse runs"
     );
-    let mut summaries = Vec::new();
-    while let Some(ended) = pipelines.join_next_with_id().await {
-        summaries.push(match ended {
-            Ok((_, summary)) => summary,
-            Err(defect) => Summary {
-                destination: names.get(&defect.id()).cloned().unwrap_or_default(),
-                outbox: None,
-                captured: None,
-                error: Some(PipelineError::Defect(defect.to_string())),
-            },
-        });
-    }
+    let mut summaries = futures_util::future::join_all(pipelines).await;
     summaries.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(summaries)
 }
@@ -326,6 +313,7 @@ fn retry(min: Duration, max: Duration) -> Retry {
     Retry::new(min, max, Box::new(rand::random::<f64>))
 }
 
-fn clock() -> Micros {
+/// The gateway's clock.
+pub fn clock() -> Micros {
     Micros(chrono::Utc::now().timestamp_micros())
 }

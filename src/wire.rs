@@ -19,11 +19,6 @@ pub const TABLE_KEY: &str = "__table__";
 /// record's identity (I6); without it the natural key (time, nodeId, seq_num) is.
 pub const LOCAL_ID_KEY: &str = "localId";
 
-/// A hostname in a pushstatus fits this many characters.
-pub const HOSTNAME_CHARS_MAX: usize = 25;
-/// A version in a pushstatus fits this many characters; a longer one is a 500 on strict servers.
-pub const VERSION_CHARS_MAX: usize = 20;
-
 mod entity;
 mod error;
 mod number;

@@ -14,10 +14,7 @@ use futures_util::future::join_all;
 
 pub use self::finding::{Finding, Level};
 use super::{CliError, Context, Exit, logging, say};
-use crate::{
-    config::{Config, LogLevel},
-    domain::Micros,
-};
+use crate::config::{Config, LogLevel};
 
 /// Flags of `check`.
 #[derive(Debug, Args)]
@@ -61,10 +58,6 @@ async fn outside(config: &Config) -> Result<Vec<Finding>, CliError> {
     found.extend(source);
     found.extend(destinations.into_iter().flatten());
     Ok(found)
-}
-
-fn clock() -> Micros {
-    Micros(chrono::Utc::now().timestamp_micros())
 }
 
 /// A clock that differs from ours by so many seconds is told, and from so many on it is a problem: rows get a wrong time, or are taken for

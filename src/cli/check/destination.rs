@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use url::Host;
 
-use super::{Finding, clock, clock_finding};
+use super::{Finding, clock_finding};
 use crate::{
     chain,
     cli::Exit,
@@ -33,7 +33,7 @@ pub(super) async fn findings(destination: &Destination) -> Vec<Finding> {
     }
     // A look tells nobody whose rows these are.
     let looked = match RestSink::new(daemon::rest_options(destination, SourceId(0))) {
-        Ok(sink) => sink.look(clock).await,
+        Ok(sink) => sink.look(daemon::clock).await,
         Err(error) => Err(error),
     };
     match looked {

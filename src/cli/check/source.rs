@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Finding, clock, clock_finding};
+use super::{Finding, clock_finding};
 use crate::{
     cli::Exit,
     config, daemon,
@@ -23,7 +23,7 @@ pub(super) async fn findings(source: &config::Source) -> Vec<Finding> {
     if let Err(error) = MysqlSource::new(options.clone()) {
         return vec![told(&error).exiting(Exit::Usage)];
     }
-    match doctor::examine(&options, clock).await {
+    match doctor::examine(&options, daemon::clock).await {
         Ok(found) => of_examination(source, &found),
         Err(error) => vec![told(&error)],
     }

@@ -9,7 +9,7 @@ use crate::{
     cli::{CliError, Context, Exit, narrowed, say},
     config::{Config, units},
     daemon,
-    domain::{Micros, Position, Stream},
+    domain::{Position, Stream},
     mysql::{self, MysqlSource},
     outbox::Snapshot,
     ports::{Order, PageRequest, Source as _, SourceError},
@@ -52,7 +52,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
             continue;
         };
         found.push(context.block_on(async {
-            let mut status = status::gather(&outbox, now()).await.map_err(failed)?;
+            let mut status = status::gather(&outbox, daemon::clock()).await.map_err(failed)?;
             add_lag(&config, &outbox.snapshot(), &mut status).await;
             Ok(status)
         })?);
@@ -71,10 +71,6 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
         say(&text)?;
     }
     Ok(if alarms.is_empty() { Exit::Done } else { Exit::Left })
-}
-
-fn now() -> Micros {
-    Micros(chrono::Utc::now().timestamp_micros())
 }
 
 /// Asks the source what lies behind the watermarks; without an answer the lag stays unknown.
