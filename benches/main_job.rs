@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use packhorse::{
     capture::{self, Until},
     codec::{self, CHUNK_BYTES_MAX, Run},
-    domain::{Entity, Epoch, Generation, Micros, Outcome, Position, RemoteId, Retry, Rows, Seq, SourceId, Stream},
+    domain::{Entity, Epoch, Freshness, Generation, Micros, Outcome, Position, RemoteId, Retry, Rows, Seq, SourceId, Stream},
     mysql::{
         self, MysqlSource,
         datagen::{DatagenOptions, Houses, Shape, datagen},
@@ -187,7 +187,8 @@ async fn first_rows(source: &Database, count: usize) -> Rows {
 
 /// What encoding and decoding alone can do, on one core.
 fn coding(rows: &Rows, rounds: u64) -> Vec<(&'static str, Vec<f64>)> {
-    let run = Run { epoch: Epoch(1), generation: Generation(0), first: Seq(0), captured_at: Micros(0) };
+    let run =
+        Run { epoch: Epoch(1), generation: Generation(0), first: Seq(0), captured_at: Micros(0), freshness: Freshness::New };
     let per_second = |began: Instant| rows.len() as f64 / began.elapsed().as_secs_f64();
     let (mut encoded, mut decoded, mut written) = (Vec::new(), Vec::new(), Vec::new());
     let pages: Vec<Rows> = (0..rows.len())

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::settle::IdHorizon;
 
 use crate::{
-    domain::{Catalog, Entity, LocalId, LocalRef, Micros, Position, Retry, Rows, Stream},
+    domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Stream},
     outbox::{Captured, Outbox, StoreError},
     ports::{Order, PageRequest, Source, SourceError, SourceStream},
 };
@@ -298,7 +298,13 @@ impl Capture<'_> {
         }
         let stream = Stream::Reading;
         let watermark = snapshot.stream(stream).watermark.clone();
-        let captured = Captured { rows: Rows::empty(stream), watermark, catalog: changed, at: (self.options.clock)() };
+        let captured = Captured {
+            rows: Rows::empty(stream),
+            watermark,
+            catalog: changed,
+            freshness: Freshness::New,
+            at: (self.options.clock)(),
+        };
         Ok(self.outbox.append(captured).await?)
     }
 
@@ -320,7 +326,8 @@ impl Capture<'_> {
             page = page_settled;
             request.after = position(stream, &page, last)?;
             let catalog = self.needed(&page).await?;
-            let captured = Captured { rows: page, watermark: request.after.clone(), catalog, at: (self.options.clock)() };
+            let (watermark, at) = (request.after.clone(), (self.options.clock)());
+            let captured = Captured { rows: page, watermark, catalog, freshness: Freshness::New, at };
             if short {
                 self.outbox.append(captured).await?;
                 return Ok(Turn::Done);

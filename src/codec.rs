@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! chunk   = "PH" version:u8  header (bincode)  body (deflate)  crc32:u32 le, of everything before it
-//! header  = stream, epoch, generation, first seq, row count, time of capture, lowest place in the source, length of the inflated body
+//! header  = stream, epoch, generation, first seq, row count, time of capture, freshness, lowest place in the source, length of the
+//!           inflated body
 //! body    = for each column: type, null mode, [null bitmap], values
 //! values  = integers and times: zigzag varints of differences; numbers: their bits, first all lowest bytes, then all second ones ...
 //! ```
@@ -14,7 +15,7 @@ mod column;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Epoch, Generation, Micros, Rows, Seq, Stream};
+use crate::domain::{Epoch, Freshness, Generation, Micros, Rows, Seq, Stream};
 
 /// A chunk is at most this long, encoded. Larger values leave sled's pages for files that are never fsynced (docs/decisions/0002).
 pub const CHUNK_BYTES_MAX: usize = 8_000;
@@ -43,6 +44,8 @@ pub struct ChunkHeader {
     pub count: u32,
     /// When the rows were captured (gateway's clock).
     pub captured_at: Micros,
+    /// Whether the rows may have arrived before.
+    pub freshness: Freshness,
     /// The smallest id among the rows, or the smallest time (microseconds) where rows have no id: capture that begins just before it
     /// finds them all again.
     pub lowest: i64,
@@ -91,6 +94,7 @@ struct Header {
     first: u64,
     count: u32,
     captured_at: i64,
+    freshness: Freshness,
     lowest: i64,
     body_bytes: u32,
 }
@@ -106,6 +110,8 @@ pub struct Run {
     pub first: Seq,
     /// When the rows were captured.
     pub captured_at: Micros,
+    /// Whether they may have arrived before.
+    pub freshness: Freshness,
 }
 
 /// Encodes rows as consecutive chunks, each at most `bytes_max` long.
@@ -126,6 +132,7 @@ pub fn encode(run: &Run, rows: &Rows, bytes_max: usize) -> Vec<Chunk> {
             first: run.first.plus(from as u64),
             count: count as u32,
             captured_at: run.captured_at,
+            freshness: run.freshness,
             lowest: rows.lowest(from..from + count),
         };
         let bytes = encoder.chunk(&header, rows, from..from + count);
@@ -161,6 +168,7 @@ impl Encoder {
             first: header.first.0,
             count: header.count,
             captured_at: header.captured_at.0,
+            freshness: header.freshness,
             lowest: header.lowest,
             body_bytes: self.body.len() as u32,
         };
@@ -246,6 +254,7 @@ fn open(bytes: &[u8]) -> Result<(ChunkHeader, u32, &[u8]), CodecError> {
         first: Seq(header.first),
         count: header.count,
         captured_at: Micros(header.captured_at),
+        freshness: header.freshness,
         lowest: header.lowest,
     };
     Ok((known, header.body_bytes, &content[3 + used..]))

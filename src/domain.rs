@@ -3,6 +3,7 @@
 //! The one rule: nothing here does I/O, waits, reads a clock or draws a random number. Whatever a decision needs comes in as a value.
 
 mod entity;
+mod freshness;
 mod ids;
 mod mappings;
 mod position;
@@ -15,6 +16,7 @@ mod verdict;
 pub use entity::{
     Catalog, Deployment, Entity, EntityKind, House, LocalRef, Location, Node, NodeType, Room, RoomType, Sensor, SensorType,
 };
+pub use freshness::Freshness;
 pub use ids::{Epoch, Generation, LocalId, RemoteId, Seq, SourceId};
 pub use mappings::Mappings;
 pub use position::Position;

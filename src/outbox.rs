@@ -39,8 +39,8 @@ pub use self::{
 };
 use self::{sidecar::Keeper, store::Store, writer::Writer};
 use crate::{
-    codec,
-    domain::{Catalog, Entity, Epoch, Generation, LocalId, LocalRef, Mappings, Micros, Position, Rows, Seq, Stream},
+    codec::{self, ChunkHeader},
+    domain::{Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, Rows, Seq, Stream},
 };
 
 /// Rows of one page with everything that enters with them (I1).
@@ -52,17 +52,21 @@ pub struct Captured {
     pub watermark: Position,
     /// Catalog entities that are new or whose content changed.
     pub catalog: Vec<(LocalRef, Entity<LocalId>)>,
+    /// Whether the rows may have been captured before.
+    pub freshness: Freshness,
     /// The gateway's clock.
     pub at: Micros,
 }
 
-/// Records on their way: consecutive seqs of one stream. It is settled as a whole, or dropped and leased again.
+/// Records on their way: consecutive seqs of one stream, of one generation and freshness. It is settled as a whole, or dropped and leased again.
 #[derive(Debug, PartialEq)]
 pub struct Batch {
     /// The outbox life that the seqs belong to.
     pub epoch: Epoch,
     /// The database that the rows come from.
     pub generation: Generation,
+    /// Whether the rows may have arrived before.
+    pub freshness: Freshness,
     /// The seq of the first row.
     pub first: Seq,
     /// The rows.
@@ -269,7 +273,7 @@ impl Outbox {
     }
 
     /// Header of the oldest pending chunk of a stream: since when its records have waited.
-    pub async fn oldest(&self, stream: Stream) -> Result<Option<codec::ChunkHeader>, StoreError> {
+    pub async fn oldest(&self, stream: Stream) -> Result<Option<ChunkHeader>, StoreError> {
         let state = self.0.durable.borrow().stream(stream).clone();
         if state.pending() == 0 {
             return Ok(None);
@@ -333,7 +337,7 @@ fn lock(writer: &Mutex<(Writer, Keeper)>) -> MutexGuard<'_, (Writer, Keeper)> {
     writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads consecutive records: `[from, end)`, at most `rows_max`, all of one generation.
+/// Reads consecutive records: `[from, end)`, at most `rows_max`, all of one generation and freshness.
 fn read_run(store: &Store, stream: Stream, from: Seq, end: Seq, rows_max: usize) -> Result<Option<Batch>, StoreError> {
     if from >= end || rows_max == 0 {
         return Ok(None);
@@ -355,8 +359,14 @@ fn read_run(store: &Store, stream: Stream, from: Seq, end: Seq, rows_max: usize)
         let take = (rows.len() - skip).min(room).min(end.since(expected) as usize);
         let rows = if skip == 0 && take == rows.len() { rows } else { rows.slice(skip, skip + take) };
         match &mut batch {
-            None => batch = Some(Batch { epoch: header.epoch, generation: header.generation, first: from, rows }),
-            Some(batch) if batch.generation != header.generation || batch.epoch != header.epoch || !batch.rows.fits(&rows) => {
+            None => {
+                let ChunkHeader { epoch, generation, freshness, .. } = header;
+                batch = Some(Batch { epoch, generation, freshness, first: from, rows });
+            }
+            Some(batch)
+                if (batch.epoch, batch.generation, batch.freshness) != (header.epoch, header.generation, header.freshness)
+                    || !batch.rows.fits(&rows) =>
+            {
                 break;
             }
             Some(batch) => batch.rows.extend(rows),

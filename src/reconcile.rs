@@ -30,7 +30,7 @@ use self::{
 };
 use crate::{
     capture,
-    domain::{Catalog, Micros, Outcome, Position, Rows, Stream, Verdict},
+    domain::{Catalog, Freshness, Micros, Outcome, Position, Rows, Stream, Verdict},
     outbox::{Captured, Outbox, StoreError},
     ports::{BucketRequest, Buckets, Presence, Sink, Source, SourceError, Traffic},
 };
@@ -525,7 +525,8 @@ impl Look<'_> {
         self.catalog = Some(catalog);
         let (stream, count) = (rows.stream(), rows.len() as u64);
         let watermark = snapshot.stream(stream).watermark.clone();
-        self.outbox.append(Captured { rows, watermark, catalog: needed, at: (self.options.clock)() }).await?;
+        let at = (self.options.clock)();
+        self.outbox.append(Captured { rows, watermark, catalog: needed, freshness: Freshness::Repeat, at }).await?;
         self.queued += count;
         self.report.totals(stream).queued += count;
         Ok(())

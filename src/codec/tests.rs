@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::Column;
 
-const RUN: Run = Run { epoch: Epoch(7), generation: Generation(1), first: Seq(1_000), captured_at: Micros(5) };
+const RUN: Run =
+    Run { epoch: Epoch(7), generation: Generation(1), first: Seq(1_000), captured_at: Micros(5), freshness: Freshness::Repeat };
 
 fn ints() -> impl Strategy<Value = Option<i64>> {
     prop_oneof![Just(None), any::<i64>().prop_map(Some), (-300_i64..300).prop_map(Some)]
@@ -83,7 +84,7 @@ proptest! {
 
     #[test]
     fn a_hostile_body_is_an_error_or_rows(body in proptest::collection::vec(any::<u8>(), 0..200), count in 0_u32..5_000, body_bytes in 0_u32..2_000_000) {
-        let header = Header { stream: 1, epoch: 1, generation: 0, first: u64::MAX - 4_000, count, captured_at: 0, lowest: 0, body_bytes };
+        let header = Header { stream: 1, epoch: 1, generation: 0, first: u64::MAX - 4_000, count, captured_at: 0, freshness: Freshness::New, lowest: 0, body_bytes };
         let mut bytes = [MAGIC.as_slice(), &[VERSION]].concat();
         bytes.extend(bincode::serde::encode_to_vec(&header, bincode::config::standard()).unwrap());
         deflate(&mut Compress::new(LEVEL, false), &body, &mut bytes);

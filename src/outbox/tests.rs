@@ -29,7 +29,7 @@ fn readings(numbers: std::ops::Range<i64>) -> Rows {
 
 fn captured(numbers: std::ops::Range<i64>) -> Captured {
     let watermark = Position::Key { time: Micros(numbers.end * 1_000_000), rest: vec![0, 0] };
-    Captured { rows: readings(numbers), watermark, catalog: Vec::new(), at: AT }
+    Captured { rows: readings(numbers), watermark, catalog: Vec::new(), freshness: Freshness::New, at: AT }
 }
 
 async fn lease(outbox: &Outbox, rows_max: usize) -> Option<Batch> {
@@ -428,4 +428,22 @@ async fn leftovers_and_damage_of_sled_snapshots_are_cleared_and_every_row_is_the
     }
     assert!(damaged > 0, "there is a snapshot to damage");
     assert_eq!(lease(&open(dir.path()), 5_000).await.unwrap().rows, readings(0..5_000));
+}
+
+#[tokio::test]
+async fn new_rows_and_repeats_do_not_share_a_batch_and_stay_what_they_are_when_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..10)).await.unwrap();
+    outbox.append(Captured { freshness: Freshness::Repeat, ..captured(10..20) }).await.unwrap();
+    let first = outbox.lease(Stream::Reading, Seq(0), 100).await.unwrap().unwrap();
+    assert_eq!((first.freshness, first.rows.len()), (Freshness::New, 10));
+    outbox.settle(first, Vec::new(), None, AT).await.unwrap();
+    let second = outbox.lease(Stream::Reading, Seq(10), 100).await.unwrap().unwrap();
+    assert_eq!((second.freshness, second.rows.len()), (Freshness::Repeat, 10));
+    let held = SetAside { reason: Reason::Held(node(1)), rows: (0..10).collect() };
+    outbox.settle(second, vec![held], None, AT).await.unwrap();
+    outbox.return_held(node(1)).await.unwrap();
+    let third = outbox.lease(Stream::Reading, Seq(20), 100).await.unwrap().unwrap();
+    assert_eq!((third.freshness, third.rows.len()), (Freshness::Repeat, 10));
 }

@@ -196,7 +196,13 @@ impl Writer {
         let stream = captured.rows.stream();
         let mut state = self.state(stream).clone();
         let mut change = Change::default();
-        let run = Run { epoch: self.meta.epoch, generation: self.meta.generation, first: state.next, captured_at: captured.at };
+        let run = Run {
+            epoch: self.meta.epoch,
+            generation: self.meta.generation,
+            first: state.next,
+            captured_at: captured.at,
+            freshness: captured.freshness,
+        };
         let added = append_chunks(&mut change, &mut state, &run, &captured.rows);
         state.watermark = captured.watermark.clone();
         let mut catalog = Arc::clone(&self.catalog);
@@ -241,6 +247,7 @@ impl Writer {
                 generation: batch.generation,
                 first: batch.first.plus(rows[0] as u64),
                 captured_at: at,
+                freshness: batch.freshness,
             };
             parked += rows.len() as u64;
             let chunks = parked::park(&mut change, &run, &batch.rows.pick(rows), reason, &mut notes);
@@ -334,8 +341,13 @@ impl Writer {
             let (header, rows) = codec::decode(chunk)
                 .map_err(|error| StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") })?;
             let state = &mut streams[usize::from(header.stream.number())];
-            let run =
-                Run { epoch: self.meta.epoch, generation: header.generation, first: state.next, captured_at: header.captured_at };
+            let run = Run {
+                epoch: self.meta.epoch,
+                generation: header.generation,
+                first: state.next,
+                captured_at: header.captured_at,
+                freshness: header.freshness,
+            };
             added.extend(append_chunks(&mut change, state, &run, &rows));
             state.returned += rows.len() as u64;
             removed.extend(format::number_of_parked_key(&key));

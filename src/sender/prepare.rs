@@ -62,7 +62,7 @@ fn reason(batch: &Batch, row: usize, mappings: &Mappings) -> Option<Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Column, EntityKind, Epoch, Generation, LocalId, RemoteId, Rows, Seq, Stream};
+    use crate::domain::{Column, EntityKind, Epoch, Freshness, Generation, LocalId, RemoteId, Rows, Seq, Stream};
 
     /// Node, type, location, value.
     type Row = (i64, i64, Option<i64>, f32);
@@ -76,7 +76,8 @@ mod tests {
             int(&|row| row.2),
             Column::Float(rows.iter().map(|row| Some(row.3)).collect()),
         ];
-        Batch { epoch: Epoch(1), generation: Generation(0), first: Seq(100), rows: Rows::new(Stream::Reading, columns) }
+        let rows = Rows::new(Stream::Reading, columns);
+        Batch { epoch: Epoch(1), generation: Generation(0), freshness: Freshness::New, first: Seq(100), rows }
     }
 
     fn of(kind: EntityKind, id: i64) -> LocalRef {

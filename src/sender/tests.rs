@@ -6,7 +6,9 @@ use std::{
 
 use super::*;
 use crate::{
-    domain::{Column, Entity, EntityKind, Epoch, House, LocalId, Location, Node, Position, Rows, SensorType, Seq, SourceId},
+    domain::{
+        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, Position, Rows, SensorType, Seq, SourceId,
+    },
     outbox::{Captured, OpenOptions},
     ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Traffic},
 };
@@ -190,7 +192,7 @@ fn captured(seconds: std::ops::Range<i64>) -> Captured {
         Column::Float(vec![Some(1.5); seconds.clone().count()]),
     ];
     let watermark = Position::Key { time: Micros(seconds.end * 1_000_000), rest: vec![1, 0] };
-    Captured { rows: Rows::new(Stream::Reading, columns), watermark, catalog: catalog(), at: CLOCK }
+    Captured { rows: Rows::new(Stream::Reading, columns), watermark, catalog: catalog(), freshness: Freshness::New, at: CLOCK }
 }
 
 async fn drain(outbox: &Outbox, sink: &ModelSink) {

@@ -1,7 +1,7 @@
 //! Random changes of an outbox, as capture and sender make them; the same seed makes the same ones.
 
 use packhorse::{
-    domain::{Column, Entity, EntityKind, LocalId, LocalRef, Micros, Node, Position, RemoteId, Rows, Stream},
+    domain::{Column, Entity, EntityKind, Freshness, LocalId, LocalRef, Micros, Node, Position, RemoteId, Rows, Stream},
     outbox::{Captured, Intent, Outbox, Reason, SetAside, StoreError},
 };
 use rand::{Rng, rngs::StdRng};
@@ -122,7 +122,9 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
 pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
     match change {
         Change::Start { stream, position } => outbox.start(stream, position).await,
-        Change::Append { rows, watermark, catalog, at } => outbox.append(Captured { rows, watermark, catalog, at }).await,
+        Change::Append { rows, watermark, catalog, at } => {
+            outbox.append(Captured { rows, watermark, catalog, freshness: Freshness::New, at }).await
+        }
         Change::Settle { stream, count, aside, next, at } => {
             let cursor = outbox.snapshot().stream(stream).cursor;
             let batch = outbox.lease(stream, cursor, count).await?.expect("records that the model says are pending");

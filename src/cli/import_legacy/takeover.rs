@@ -10,7 +10,7 @@ use crate::{
     catalog::{Standing, with_all_they_need},
     cli::{CliError, Context},
     config::Config,
-    domain::{Catalog, Epoch, LocalRef, Micros, Position, RemoteId, Rows, Stream},
+    domain::{Catalog, Epoch, Freshness, LocalRef, Micros, Position, RemoteId, Rows, Stream},
     outbox::{Captured, DataDir, OpenOptions, Outbox, StoreError},
 };
 
@@ -69,7 +69,7 @@ async fn into_outbox(
         let catalog = with_all_they_need(catalog, pairs.iter().map(|(what, _)| *what));
         let rows = Rows::empty(Stream::Reading);
         let at = Micros(chrono::Utc::now().timestamp_micros());
-        outbox.append(Captured { rows, watermark: Position::Start, catalog, at }).await?;
+        outbox.append(Captured { rows, watermark: Position::Start, catalog, freshness: Freshness::New, at }).await?;
         outbox.map(pairs.into_iter().map(|(what, id)| (what, Some(id))).collect()).await?;
     }
     Ok(is_new)
