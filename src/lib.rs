@@ -35,6 +35,7 @@ pub mod codec;
 pub mod config;
 pub mod daemon;
 pub mod domain;
+pub mod edge;
 pub mod mysql;
 pub mod outbox;
 pub mod ports;

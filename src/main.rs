@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _wanted = packhorse::edge::obey();
     packhorse::cli::main().into()
 }

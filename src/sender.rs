@@ -25,6 +25,7 @@ use self::{pace::Pace, prepare::Prepared};
 use crate::{
     catalog::{self, Journal, JournalError, Recheck, SyncError, SyncOptions, Synced},
     domain::{Catalog, LocalRef, Micros, Outcome, RemoteId, Retry, Stream, Verdict},
+    edge,
     outbox::{Batch, Intent, Outbox, Snapshot, StoreError},
     ports::Sink,
 };
@@ -186,7 +187,9 @@ impl Sender<'_> {
             return Ok(None);
         }
         self.outbox.intend(batch.intent()).await?;
+        edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
+        edge::pass("deliver:answered");
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = delivery.rows.len(), body_bytes = delivered.body_bytes,
             took_ms = delivered.took.as_millis() as u64, outcome = %delivered.outcome, "request"

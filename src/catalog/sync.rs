@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, Outcome, RemoteId, Verdict},
+    edge,
     ports::{Ask, RemoteEntity, Sink},
 };
 
@@ -279,6 +280,7 @@ impl Run<'_> {
         self.journal.about_to_create(what).await?;
         let id = what.kind.has_global_id().then(|| RemoteId::from(what.id));
         let made = self.timed(self.sink.create(id, &entity)).await;
+        edge::pass("create:sent");
         // After an unknown outcome it may be there by and by: only a new look, after a wait, may lead to another attempt.
         let may_probe = what.kind == EntityKind::NodeType;
         match made {

@@ -18,7 +18,10 @@ use super::{
     store::{Store, StoreError, io_error, sync_path},
     writer::{OpenOptions, Writer},
 };
-use crate::domain::{Generation, Mappings, Position, Stream};
+use crate::{
+    domain::{Generation, Mappings, Position, Stream},
+    edge,
+};
 
 /// Opens the outbox of a destination, whatever has become of it.
 pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
@@ -131,10 +134,14 @@ fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer
     let store = Store::open(&making)?;
     content.write_to(&store)?;
     drop(store);
+    edge::pass("make:store");
     std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
     sync_path(outbox)?;
+    edge::pass("make:renamed");
     content.sidecar().write(outbox)?;
+    edge::pass("make:sidecar");
     data_dir::set_current(outbox, &path)?;
+    edge::pass("make:current");
     let store = Store::open(&path)?;
     let writer = Writer::load(&store)?;
     Ok((store, writer))
@@ -147,6 +154,7 @@ fn set_aside(outbox: &Path, path: &PathBuf, options: &OpenOptions) -> Result<(),
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let to = aside.join(format!("{name}-before-{}", options.epoch));
     std::fs::rename(path, &to).map_err(io_error(format!("renaming {}", path.display())))?;
+    edge::pass("aside:renamed");
     sync_path(&aside)?;
     sync_path(outbox)
 }

@@ -25,7 +25,10 @@ use super::{
     store::{StoreError, io_error},
     writer::Writer,
 };
-use crate::domain::{LocalRef, Mappings, Position, RemoteId, Rows, Seq, Stream};
+use crate::{
+    domain::{LocalRef, Mappings, Position, RemoteId, Rows, Seq, Stream},
+    edge,
+};
 
 const NAME: &str = "sidecar";
 const MAGIC: [u8; 2] = *b"PS";
@@ -62,7 +65,9 @@ impl Sidecar {
         let content = bincode::serde::encode_to_vec(self, bincode::config::standard());
         bytes.extend(content.unwrap_or_else(|error| unreachable!("a sidecar encodes: {error}")));
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        replace_file(&outbox.join(NAME), &bytes)
+        replace_file(&outbox.join(NAME), &bytes)?;
+        edge::pass("sidecar:written");
+        Ok(())
     }
 
     /// Reads it; `None` when there is none, or none that can be understood, which is told.

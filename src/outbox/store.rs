@@ -19,6 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::edge;
+
 /// Memory for sled's page cache; its default is 1 GB.
 const CACHE_BYTES: u64 = 16 << 20;
 
@@ -206,6 +208,7 @@ impl Store {
                 db.flush()
             })
         })?;
+        edge::pass("commit:flushed");
         #[cfg(debug_assertions)]
         if std::env::var_os("PACKHORSE_TEST_PLAIN_FLUSH").is_some() {
             // The negative control of the power-loss tests: sled's flush alone.
@@ -214,7 +217,9 @@ impl Store {
         self.file.sync_data().map_err(|cause| {
             self.failed.store(true, Ordering::Release);
             io_error("fdatasync of the store's file")(cause)
-        })
+        })?;
+        edge::pass("commit:synced");
+        Ok(())
     }
 
     /// Bytes that the store's files take on the disk.

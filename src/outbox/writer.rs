@@ -16,6 +16,7 @@ use super::{
 use crate::{
     codec::{self, CHUNK_BYTES_MAX, ChunkHeader, Run},
     domain::{Catalog, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream},
+    edge,
 };
 
 /// Parked chunks that return in one commit.
@@ -188,6 +189,7 @@ impl Writer {
         let mut change = Change::default();
         change.put(format::stream_key(stream), format::to_bytes(&state));
         store.commit(change)?;
+        edge::pass("start:committed");
         self.set_state(stream, state);
         Ok(())
     }
@@ -213,7 +215,9 @@ impl Writer {
         #[cfg(debug_assertions)]
         sabotage_watermark(store, stream, self.state(stream), &state)?;
         change.put(format::stream_key(stream), format::to_bytes(&state));
+        edge::pass("append:encoded");
         store.commit(change)?;
+        edge::pass("append:committed");
         self.set_state(stream, state);
         self.add_places(&added);
         self.catalog = catalog;
@@ -269,7 +273,9 @@ impl Writer {
         change.put(format::stream_key(stream), format::to_bytes(&state));
         put_or_remove(&mut change, format::INTENT, next.as_ref());
         change.put(format::NOTES, format::to_bytes(&notes));
+        edge::pass(if parked > 0 { "park:encoded" } else { "ack:encoded" });
         store.commit(change)?;
+        edge::pass("ack:committed");
         debug_assert_eq!(state.next.0, state.pending() + state.acked + state.parked_ever, "I5");
         self.set_state(stream, state);
         for first in passed {
@@ -291,6 +297,7 @@ impl Writer {
         let mut change = Change::default();
         change.put(format::INTENT, format::to_bytes(&intent));
         store.commit(change)?;
+        edge::pass("intent:committed");
         self.intent = Some(intent);
         Ok(())
     }
@@ -302,6 +309,7 @@ impl Writer {
         let mut change = Change::default();
         put_or_remove(&mut change, format::CREATE_INTENT, what.as_ref());
         store.commit(change)?;
+        edge::pass("create:intended");
         self.create_intent = what;
         Ok(())
     }
@@ -324,6 +332,7 @@ impl Writer {
         }
         put_or_remove(&mut change, format::CREATE_INTENT, create_intent.as_ref());
         store.commit(change)?;
+        edge::pass("map:committed");
         self.mappings = mappings;
         self.create_intent = create_intent;
         Ok(())
@@ -361,7 +370,9 @@ impl Writer {
         for stream in Stream::ALL {
             change.put(format::stream_key(stream), format::to_bytes(&streams[usize::from(stream.number())]));
         }
+        edge::pass("return:encoded");
         store.commit(change)?;
+        edge::pass("return:committed");
         self.streams = streams;
         self.held = held;
         self.add_places(&added);

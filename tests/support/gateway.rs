@@ -129,7 +129,7 @@ pub fn free_port() -> SocketAddr {
 /// A gateway: its configuration and its data directory.
 pub struct Gateway {
     dir: PathBuf,
-    env: Vec<(&'static str, &'static str)>,
+    env: Vec<(&'static str, String)>,
 }
 
 impl Gateway {
@@ -188,9 +188,15 @@ socket = "{socket}"
     }
 
     #[must_use]
-    pub fn with_env(mut self, name: &'static str, value: &'static str) -> Self {
-        self.env.push((name, value));
+    pub fn with_env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.set_env(name, value);
         self
+    }
+
+    /// For programs started from now on.
+    pub fn set_env(&mut self, name: &'static str, value: impl Into<String>) {
+        self.env.retain(|(known, _)| *known != name);
+        self.env.push((name, value.into()));
     }
 
     pub fn config(&self) -> PathBuf {
@@ -204,7 +210,7 @@ socket = "{socket}"
     /// `packhorse --config .. ARGS`.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = packhorse();
-        command.arg("--config").arg(self.config()).args(args).envs(self.env.iter().copied());
+        command.arg("--config").arg(self.config()).args(args).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -1,0 +1,67 @@
+//! Named places at which a test may end the process: before, between and after the steps that must hold together.
+//!
+//! Nothing of it is in a program that is built without the feature `failpoints`. With it, `FAILPOINTS="ack:committed=2*off->1*return"` ends
+//! the process at the third pass of that edge (the crate `fail` reads it), and the file that `PACKHORSE_TEST_EDGES` names always holds the
+//! edge that was passed last, so that whoever kills the process from outside can tell where it stood.
+//!
+//! The one rule: a name is `operation:step` and stands in the source once. [`ALL`] lists them; a test crashes at each.
+
+/// Every edge, in the order of a row's life.
+pub const ALL: &[&str] = &[
+    "make:store",
+    "make:renamed",
+    "make:sidecar",
+    "make:current",
+    "start:committed",
+    "append:encoded",
+    "commit:flushed",
+    "commit:synced",
+    "append:committed",
+    "sidecar:written",
+    "intent:committed",
+    "deliver:sending",
+    "deliver:answered",
+    "ack:encoded",
+    "park:encoded",
+    "ack:committed",
+    "create:intended",
+    "create:sent",
+    "map:committed",
+    "return:encoded",
+    "return:committed",
+    "aside:renamed",
+];
+
+/// Passes an edge; does not return when a test wants the process to end here.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn pass(_name: &'static str) {}
+
+/// Passes an edge; does not return when a test wants the process to end here.
+#[cfg(feature = "failpoints")]
+pub fn pass(name: &'static str) {
+    debug_assert!(ALL.contains(&name), "{name} is not listed");
+    note(name);
+    fail::fail_point!(name, |_| std::process::abort());
+}
+
+/// Writes the name over the one before it. A write of so few bytes is whole whenever the process ends.
+#[cfg(feature = "failpoints")]
+fn note(name: &str) {
+    use std::{fs::File, os::unix::fs::FileExt as _, sync::OnceLock};
+
+    static PASSED: OnceLock<Option<File>> = OnceLock::new();
+    let passed = PASSED.get_or_init(|| {
+        let path = std::env::var_os("PACKHORSE_TEST_EDGES")?;
+        File::options().create(true).truncate(false).write(true).open(path).ok()
+    });
+    if let Some(file) = passed {
+        let _ = file.write_all_at(format!("{name:<31}\n").as_bytes(), 0);
+    }
+}
+
+/// Reads what a test wants from the environment; it stands until the value is dropped.
+#[cfg(feature = "failpoints")]
+pub fn obey<'a>() -> fail::FailScenario<'a> {
+    fail::FailScenario::setup()
+}

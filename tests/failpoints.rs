@@ -1,0 +1,190 @@
+//! The daemon ends at every edge that the source names, at several passes of each, and nothing is lost or doubled. An edge that the run
+//! never passes is a failure of this test, so that it cannot pass by not crashing.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use packhorse::edge;
+use support::{Scene, Schema, assert_exit, gateway::Gateway};
+use tokio::time::sleep;
+
+/// Passes of an edge before the one that ends the process.
+fn passes() -> &'static [usize] {
+    if std::env::var_os("PACKHORSE_LONG").is_some() { &[0, 1, 2, 3, 5, 8, 13] } else { &[0, 3] }
+}
+
+/// What must happen for an edge to be passed at all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// New rows.
+    Rows,
+    /// No data directory.
+    FreshOutbox,
+    /// A store that does not open.
+    DamagedStore,
+    /// Entities that the destination does not have.
+    NewEntities,
+    /// Rows that point to what the destination does not take, and then takes.
+    HeldRows,
+}
+
+fn needs(edge: &str) -> Needs {
+    match edge {
+        "make:store" | "make:renamed" | "make:sidecar" | "make:current" | "start:committed" => Needs::FreshOutbox,
+        "aside:renamed" => Needs::DamagedStore,
+        "create:intended" | "create:sent" | "map:committed" | "sidecar:written" => Needs::NewEntities,
+        "park:encoded" | "return:encoded" | "return:committed" => Needs::HeldRows,
+        _ => Needs::Rows,
+    }
+}
+
+struct Trial {
+    scene: Scene,
+    gateway: Gateway,
+    /// Counts what was inserted, so that no two rows are equal.
+    made: u32,
+}
+
+impl Trial {
+    async fn set(manner: &'static str, schema: Schema) -> Option<Self> {
+        let scene = Scene::set(schema, manner, 2_000).await?;
+        let gateway = scene.gateway().with_request_max("4KiB");
+        Some(Self { scene, gateway, made: 0 })
+    }
+
+    /// Rows, the last of them some seconds old.
+    async fn insert_rows(&mut self, node: u32) {
+        self.made += 1;
+        let made = self.made;
+        let minutes = 20_000 - 3 * made;
+        self.scene
+            .source
+            .run(&format!(
+                "INSERT INTO Reading (time, nodeId, type, locationId, value)
+                    SELECT UTC_TIMESTAMP() - INTERVAL {minutes} MINUTE + INTERVAL seq SECOND, {node}, 0, NULL, {made} + seq / 64 FROM seq_0_to_99;
+                 INSERT INTO NodeState (time, nodeId, parent, `localtime`, seq_num, rssi)
+                    SELECT UTC_TIMESTAMP() - INTERVAL {minutes} MINUTE + INTERVAL seq SECOND, {node}, 0, {made} * 1000 + seq, seq, -70 FROM seq_0_to_49"
+            ))
+            .await;
+    }
+
+    async fn insert_entities(&mut self) -> u32 {
+        self.made += 1;
+        let id = 1_000 + self.made;
+        self.scene
+            .source
+            .run(&format!(
+                "INSERT INTO House (id, deploymentId, address) VALUES ({id}, 41, 'House {id}');
+                 INSERT INTO Location (id, houseId, roomId) VALUES ({id}, {id}, 31);
+                 INSERT INTO Node (id, locationId) VALUES ({id}, {id});
+                 INSERT INTO Sensor (sensorTypeId, nodeId, calibrationSlope, calibrationOffset) VALUES (0, {id}, 1, 0)"
+            ))
+            .await;
+        id
+    }
+
+    /// Runs the daemon until it ends at the edge, while more of what makes it pass there comes in.
+    async fn crash_at(&mut self, edge: &str, passes: usize) {
+        self.gateway.set_env("FAILPOINTS", format!("{edge}={passes}*off->1*return"));
+        let mut running = self.gateway.spawn(&["-q", "run"]);
+        let began = Instant::now();
+        while !running.ended() {
+            assert!(began.elapsed() < Duration::from_secs(20), "the daemon never came to pass {passes} of {edge}");
+            match needs(edge) {
+                Needs::Rows => self.insert_rows(100).await,
+                Needs::NewEntities => {
+                    let node = self.insert_entities().await;
+                    self.insert_rows(node).await;
+                }
+                Needs::FreshOutbox | Needs::DamagedStore | Needs::HeldRows => {}
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        let status = running.0.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "it was to abort at {edge}, not {status}");
+        self.gateway.set_env("FAILPOINTS", "");
+    }
+
+    async fn finish(&self) {
+        assert_exit(&self.gateway.output(&["run", "--once", "--deadline", "120s"]).await, 0);
+    }
+
+    async fn one(&mut self, edge: &'static str) {
+        for &passes in passes() {
+            match needs(edge) {
+                Needs::Rows | Needs::NewEntities => self.crash_at(edge, passes).await,
+                // These are passed once in the life of an outbox, or once for each stream.
+                Needs::FreshOutbox | Needs::DamagedStore | Needs::HeldRows if passes > 0 => {}
+                Needs::FreshOutbox => {
+                    self.finish().await;
+                    std::fs::remove_dir_all(self.gateway.data_dir().join("central")).unwrap();
+                    self.crash_at(edge, 0).await;
+                }
+                Needs::DamagedStore => {
+                    self.insert_rows(100).await;
+                    damage(&self.gateway.data_dir().join("central"));
+                    self.crash_at(edge, 0).await;
+                }
+                Needs::HeldRows => {
+                    // A sensor type that means something else at the centre, until it does not.
+                    self.finish().await;
+                    self.scene.central_sql("UPDATE SensorType SET name = 'Something else' WHERE id = 60").await;
+                    self.insert_held().await;
+                    if edge == "park:encoded" {
+                        self.crash_at(edge, 0).await;
+                    }
+                    assert_exit(&self.gateway.output(&["run", "--once", "--deadline", "60s"]).await, 1);
+                    self.scene.central_sql("UPDATE SensorType SET name = 'Black bulb' WHERE id = 60").await;
+                    if edge != "park:encoded" {
+                        self.crash_at(edge, 0).await;
+                    }
+                }
+            }
+        }
+        println!("{edge}: ended there");
+    }
+
+    async fn insert_held(&mut self) {
+        self.made += 1;
+        let minutes = 20_000 - 3 * self.made;
+        self.scene
+            .source
+            .run(&format!(
+                "INSERT INTO Reading (time, nodeId, type, value)
+                    SELECT UTC_TIMESTAMP() - INTERVAL {minutes} MINUTE + INTERVAL seq SECOND, 100, 60, seq FROM seq_0_to_99"
+            ))
+            .await;
+    }
+}
+
+fn damage(outbox: &Path) {
+    let name = std::fs::read_to_string(outbox.join("CURRENT")).unwrap();
+    let db = outbox.join(name.trim()).join("db");
+    let length = std::fs::metadata(&db).unwrap().len();
+    std::fs::write(&db, vec![0x5a; length as usize]).unwrap();
+}
+
+async fn crash_at_every_edge(manner: &'static str, schema: Schema) {
+    let Some(mut trial) = Trial::set(manner, schema).await else { return };
+    for edge in edge::ALL {
+        trial.one(edge).await;
+    }
+    trial.finish().await;
+    trial.scene.compare().await.assert_equal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_edge_loses_and_doubles_nothing_at_the_receiver() {
+    crash_at_every_edge("packhorse", Schema::classic()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_edge_loses_and_doubles_nothing_at_a_legacy_server() {
+    crash_at_every_edge("legacy", Schema::newest()).await;
+}
