@@ -111,6 +111,8 @@ pub struct Disk {
     /// Handles whose fsync failed, and whether one of them was asked again: the second answer would be a lie.
     failed_handles: HashSet<u64>,
     retried_fsync: bool,
+    /// Fsyncs are answered and nothing is kept, as by a disk that lies.
+    lying: bool,
 }
 
 fn put(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
@@ -135,6 +137,7 @@ impl Disk {
             counts: Counts::default(),
             failed_handles: HashSet::new(),
             retried_fsync: false,
+            lying: false,
         }
     }
 
@@ -160,6 +163,10 @@ impl Disk {
 
     pub fn fault(&self) -> Option<Fault> {
         self.fault
+    }
+
+    pub fn lie_about_fsyncs(&mut self) {
+        self.lying = true;
     }
 
     pub fn set_fault(&mut self, fault: Option<Fault>) {
@@ -209,6 +216,7 @@ impl Disk {
         self.powered = true;
         self.cut = None;
         self.fault = None;
+        self.lying = false;
         self.failed_handles.clear();
     }
 
@@ -367,6 +375,9 @@ impl Disk {
             self.failed_handles.insert(handle);
             self.drop_pages(ino);
             return Err(Errno::EIO);
+        }
+        if self.lying {
+            return Ok(());
         }
         let all = std::mem::take(&mut self.unsynced);
         let (mine, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|operation| operation.owner() == ino);
