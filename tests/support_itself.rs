@@ -6,7 +6,12 @@ mod support;
 use std::{path::Path, process::Command, time::Duration};
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
-use support::{Comparison, Database, Mariadb, Proxy, Schema, compare, greenhouse::load_catalog, load_greenhouse};
+use support::{
+    Comparison, Database, Mariadb, Proxy, Schema, compare,
+    greenhouse::load_catalog,
+    link::{Conditions, Fault, Link, Rate},
+    load_greenhouse,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -189,4 +194,89 @@ async fn a_link_is_cut_restored_and_loses_the_answer_that_it_was_told_to() {
     // The fourth was carried out all the same.
     assert_eq!(post(&mut stream, "/rest/bulk/").await.as_deref(), Some("n5"));
     assert_eq!((proxy.requests(), proxy.requests_of("/rest/bulk/"), proxy.answers_lost()), (5, 4, 1));
+}
+
+/// A server that answers each request head with as many bytes as it asks for, and counts the bytes of bodies.
+async fn echo() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 65_536];
+                while let Ok(length @ 1..) = client.read(&mut bytes).await {
+                    if client.write_all(&bytes[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+/// Sends so many bytes, and reads until so many have come back or the connection has ended. `Err` when it was reset.
+async fn there_and_back(link: &Link, begins: &str, length: usize, back: usize) -> std::io::Result<usize> {
+    let (mut from, mut to) = TcpStream::connect(link.addr()).await?.into_split();
+    let mut sent = begins.as_bytes().to_vec();
+    sent.resize(length, b'.');
+    let sending = tokio::spawn(async move {
+        let _ = to.write_all(&sent).await;
+        to
+    });
+    let (mut came, mut bytes) = (0, vec![0; 65_536]);
+    while came < back {
+        match from.read(&mut bytes).await? {
+            0 => break,
+            length => came += length,
+        }
+    }
+    sending.abort();
+    Ok(came)
+}
+
+#[tokio::test]
+async fn a_slow_link_is_slow_and_a_long_one_late() {
+    let link = Link::start(echo().await, Conditions::steady(400_000, Duration::from_millis(600)));
+    let began = std::time::Instant::now();
+    assert_eq!(there_and_back(&link, "", 50_000, 50_000).await.unwrap(), 50_000);
+    // A second for the bytes, and the way there and back.
+    assert!(began.elapsed() >= Duration::from_millis(1_500), "{:?}", began.elapsed());
+    assert!(link.carried() == 50_000 && link.capacity() >= 50_000);
+}
+
+#[tokio::test]
+async fn a_link_without_capacity_carries_nothing_until_it_has_some() {
+    let trace = Rate::Trace(std::sync::Arc::new(vec![0, 0, 1 << 20]));
+    let link = Link::start(echo().await, Conditions { up: trace, ..Conditions::ideal() });
+    let began = std::time::Instant::now();
+    assert_eq!(there_and_back(&link, "", 1_000, 1_000).await.unwrap(), 1_000);
+    assert!(began.elapsed() >= Duration::from_millis(1_900), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_fault_meets_the_request_that_it_is_aimed_at_and_no_other() {
+    let link = Link::start(echo().await, Conditions::ideal());
+    let all = async |begins: &'static str| there_and_back(&link, begins, 10_000, 10_000).await;
+    link.aim("POST /bulk", Fault::CutUp(4_000));
+    assert_eq!(all("GET /other").await.unwrap(), 10_000);
+    assert_eq!(link.faults_met(), 0);
+    assert_eq!(all("POST /bulk").await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!((link.faults_met(), all("POST /bulk").await.unwrap()), (1, 10_000));
+
+    link.aim("POST /bulk", Fault::CutDown(5_000));
+    assert_eq!(all("POST /bulk").await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    link.aim("POST /bulk", Fault::Truncate(5_000));
+    assert_eq!(all("POST /bulk").await.unwrap(), 5_000);
+    link.aim("POST /bulk", Fault::Instead("HTTP/1.1 302 Found".into()));
+    assert_eq!(all("POST /bulk").await.unwrap(), 18);
+    link.aim("POST /bulk", Fault::AfterCommit("HTTP/1.1 502 Bad Gateway".into()));
+    assert_eq!(all("POST /bulk").await.unwrap(), 24);
+    link.aim("POST /bulk", Fault::SlowAnswer(Duration::from_millis(2)));
+    let began = std::time::Instant::now();
+    assert_eq!(there_and_back(&link, "POST /bulk", 500, 500).await.unwrap(), 500);
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    link.aim("POST /bulk", Fault::BlackHole);
+    assert!(tokio::time::timeout(Duration::from_millis(500), all("POST /bulk")).await.is_err());
+    assert_eq!(all("POST /bulk").await.unwrap(), 10_000);
 }

@@ -11,6 +11,7 @@ pub mod database;
 pub mod front;
 pub mod gateway;
 pub mod greenhouse;
+pub mod link;
 pub mod mariadb;
 pub mod proxy;
 pub mod scene;
