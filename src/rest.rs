@@ -223,7 +223,8 @@ impl RestSink {
         Err(outcome)
     }
 
-    /// A proxy's error lacks the header although the receiver stands behind it, so only a success can take the mark away: rows must not
+    /// A proxy's error lacks the header although the receiver stands behind it, so only a success can take the mark away. That a success was
+    /// somebody else's does no harm: a receiver refuses rows in the plain form of a client that could say them in full, for rows must not
     /// change their identity between two attempts (I6).
     fn learn(&self, is_packhorse: Option<bool>, verdict: Verdict) {
         match is_packhorse {
@@ -247,9 +248,10 @@ impl RestSink {
 
     fn headers(&self, generation: Option<Generation>) -> header::HeaderMap {
         let mut headers = header::HeaderMap::new();
-        if let Some(generation) = generation.filter(|_| self.is_packhorse())
-            && let Ok(source) = header::HeaderValue::from_str(&self.options.source.to_string())
-        {
+        let Some(generation) = generation else { return headers };
+        if !self.is_packhorse() {
+            headers.insert(wire::PLAIN_HEADER, header::HeaderValue::from_static("1"));
+        } else if let Ok(source) = header::HeaderValue::from_str(&self.options.source.to_string()) {
             headers.insert(wire::SOURCE_HEADER, source);
             headers.insert(wire::GENERATION_HEADER, generation.0.into());
         }

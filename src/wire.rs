@@ -13,6 +13,12 @@ pub const SOURCE_HEADER: &str = "packhorse-source";
 /// Request header, packhorse receivers only: the source generation, decimal.
 pub const GENERATION_HEADER: &str = "packhorse-generation";
 
+/// Request header of a bulk that is written as legacy servers read it, by a client that could say it in full. A packhorse receiver refuses
+/// it with [`IN_FULL_STATUS`]: stored without its identity (I6), a row would be there twice once the client knows whom it talks to.
+pub const PLAIN_HEADER: &str = "packhorse-plain";
+/// 421 Misdirected Request: the answer's [`RECEIVER_HEADER`] shows who this is; nothing was stored.
+pub const IN_FULL_STATUS: u16 = 421;
+
 /// The key of a table's name in each JSON object.
 pub const TABLE_KEY: &str = "__table__";
 /// Key in a NodeState object, packhorse receivers only: the row's id in the gateway's database. With source and generation it is the

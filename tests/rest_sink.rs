@@ -225,6 +225,15 @@ async fn only_a_packhorse_receiver_is_told_where_rows_come_from() {
 }
 
 #[tokio::test]
+async fn a_success_that_is_not_the_servers_own_is_none() {
+    for (content_type, headers) in [("text/html", ""), ("application/json", "Content-Encoding: gzip\r\n")] {
+        let server = Server::start([Step::Answer(answer("201 Created", content_type, "[]", headers))]).await;
+        let outcome = sink(&server.url).deliver(&readings(1)).await.outcome;
+        assert_eq!(outcome.verdict, Verdict::Unknown, "{content_type} {headers}: {outcome}");
+    }
+}
+
+#[tokio::test]
 async fn credentials_travel_and_are_struck_out_of_what_the_server_repeats() {
     let echo = Step::Answer(answer("500 Error", "text/plain", "you sent: Basic dTpodXNo and hush", ""));
     let server = Server::start([echo]).await;

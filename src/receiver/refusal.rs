@@ -19,6 +19,9 @@ pub(super) enum Refusal {
     /// Its body, or what it asks for, is too large.
     #[error("{0}")]
     TooLarge(String),
+    /// A packhorse client says less than it could: it does not know yet whom it talks to.
+    #[error("{0}")]
+    InFull(String),
     /// There is nothing at this address.
     #[error("{0}")]
     Lost(String),
@@ -47,6 +50,7 @@ impl Refusal {
             Self::Missing(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::InFull(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Lost(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,

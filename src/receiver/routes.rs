@@ -25,7 +25,7 @@ use super::{
     tables::Table,
     upsert::{self, Origin},
 };
-use crate::wire::{GENERATION_HEADER, SOURCE_HEADER};
+use crate::wire::{GENERATION_HEADER, PLAIN_HEADER, SOURCE_HEADER};
 
 /// How many KiB of bodies are held at once (I7). Slow links hold theirs for long, so they count by size, not by number.
 const BODIES_KIB_MAX: usize = 256 << 10;
@@ -158,6 +158,10 @@ async fn store(
     let _place = central.inflated.acquire().await.map_err(|_| stopping())?;
     if word == "bulk" && method == Method::POST {
         let origin = if manner.is_legacy() { None } else { origin(headers)? };
+        if !manner.is_legacy() && origin.is_none() && headers.contains_key(PLAIN_HEADER) {
+            let why = format!("this is a packhorse receiver: send {SOURCE_HEADER}, {GENERATION_HEADER} and the rows in full");
+            return Err(Refusal::InFull(why));
+        }
         let parse = move || bulk::parse(&body::inflate(body)?, manner, origin.is_some());
         let batch = tokio::task::spawn_blocking(parse).await.map_err(ended)??;
         upsert::store(&central.store, batch, origin, manner).await?;

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use crate::domain::{Outcome, Verdict};
+use crate::{
+    domain::{Outcome, Verdict},
+    wire,
+};
 
 /// A server's wish to be left alone is followed up to this long.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
@@ -218,6 +221,12 @@ fn of_status(status: &Status, evidence: &Evidence) -> Outcome {
             advice: format!("the server does not take requests now; it is tried again by itself ({said})"),
             retry_after: status.retry_after.map(|wish| wish.min(RETRY_AFTER_MAX)),
         },
+        wire::IN_FULL_STATUS => Outcome::new(
+            Verdict::NotStored,
+            format!(
+                "the server wants the request in another form, or is not the one of this name; it is tried again by itself ({said})"
+            ),
+        ),
         408 => Outcome::new(
             Verdict::Unknown,
             format!("the server gave up waiting for the request; the link may be too slow ({said})"),

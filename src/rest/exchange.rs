@@ -176,6 +176,8 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
     let retry_after = text(header::RETRY_AFTER).and_then(|text| retry_after::parse(&text, Utc::now()));
     let content_range = text(header::CONTENT_RANGE);
     let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+    // No answer is asked for compressed: one that says it is was not written for us.
+    let is_plain = text(header::CONTENT_ENCODING).is_none_or(|encoding| encoding.trim().eq_ignore_ascii_case("identity"));
     let date = text(header::DATE).and_then(|text| retry_after::date(&text));
     let certificate = response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
 
@@ -210,12 +212,15 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
         Some(_) => Body::Json,
         None => Body::Other,
     };
-    let meets_contract = json.as_ref().is_some_and(|json| match success {
-        Success::List => code == 200 && json.is_array(),
-        Success::Object => code == 201 && json.is_object(),
-        // An empty list; one with words in it is an error that calls itself a success.
-        Success::Stored => code == 201 && json.as_array().is_some_and(Vec::is_empty),
-    });
+    let meets_contract = is_plain
+        && json.as_ref().is_some_and(|json| match success {
+            Success::List => code == 200 && json.is_array(),
+            Success::Object => code == 201 && json.is_object(),
+            // An empty list; one with words in it is an error that calls itself a success, and one under a page's type is not from the server.
+            Success::Stored => {
+                code == 201 && json.as_array().is_some_and(Vec::is_empty) && !content_type.starts_with("text/html")
+            }
+        });
     let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
     let answer = Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after });
     let body_bytes = bytes.len() as u64;

@@ -70,6 +70,18 @@ fn a_state_stored_before_the_gateway_told_its_identity_is_not_stored_again_with_
 }
 
 #[test]
+fn a_client_that_could_tell_the_identity_and_does_not_know_to_whom_is_asked_for_it() {
+    let body = zlib(json!([state("2013-01-01T00:05:00", 11, Some(7))]).to_string().as_bytes());
+    let central = seeded(Manner::Packhorse);
+    let answer = central.call("POST", "/rest/bulk/", &[("packhorse-plain", "1")], Some(&body));
+    assert_refused(&answer, 421, "in full");
+    assert_eq!(states(&central), 0);
+    let legacy = seeded(Manner::Legacy);
+    assert_stored(&legacy.call("POST", "/rest/bulk/", &[("packhorse-plain", "1")], Some(&body)));
+    assert_eq!(states(&legacy), 1);
+}
+
+#[test]
 fn a_state_with_a_local_id_takes_new_content_under_the_same_identity() {
     let central = seeded(Manner::Packhorse);
     let headers = [("packhorse-source", SOURCE), ("packhorse-generation", "3")];

@@ -195,6 +195,11 @@ impl Link {
         self.shared.faults_met.load(Ordering::Relaxed)
     }
 
+    /// Faults that no request has come by for.
+    pub fn faults_waiting(&self) -> usize {
+        self.shared.faults.lock().unwrap().len()
+    }
+
     /// Bytes that the link could have carried up until now.
     pub fn capacity(&self) -> u64 {
         self.shared.up.capacity.load(Ordering::Relaxed)

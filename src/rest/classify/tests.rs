@@ -42,6 +42,7 @@ fn table() -> Vec<(Answer, Evidence, Verdict, &'static str)> {
         (no(NoConnection::Tls), FRESH, Verdict::NotStored, "certificate"),
         (no(NoConnection::Unreachable), FRESH, Verdict::NotStored, "link"),
         (no(NoConnection::Timeout), FRESH, Verdict::NotStored, "firewall"),
+        (status(421, Body::Json), FRESH, Verdict::NotStored, "by itself"),
         (status(429, Body::Other), FRESH, Verdict::NotStored, "by itself"),
         (status(425, Body::Other), FRESH, Verdict::NotStored, "by itself"),
         (status(503, Body::Html), FRESH, Verdict::NotStored, "by itself"),
@@ -127,7 +128,7 @@ fn only_a_success_that_meets_the_contract_is_accepted() {
 #[test]
 fn not_stored_is_said_only_of_what_cannot_have_been_read_or_was_turned_away() {
     for code in 100..=999 {
-        let is_turned_away = matches!(code, 425 | 429 | 503);
+        let is_turned_away = matches!(code, 421 | 425 | 429 | 503);
         assert_eq!(classify(&status(code, Body::Other), &FRESH).verdict == Verdict::NotStored, is_turned_away, "{code}");
     }
 }
