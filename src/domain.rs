@@ -14,7 +14,8 @@ mod time;
 mod verdict;
 
 pub use entity::{
-    Catalog, Deployment, Entity, EntityKind, House, LocalRef, Location, Node, NodeType, Room, RoomType, Sensor, SensorType,
+    Brought, Catalog, Deployment, Entity, EntityKind, House, LocalRef, Location, Node, NodeType, Room, RoomType, Sensor,
+    SensorType,
 };
 pub use freshness::Freshness;
 pub use ids::{Epoch, Generation, LocalId, RemoteId, Seq, SourceId};

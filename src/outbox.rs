@@ -40,7 +40,10 @@ pub use self::{
 use self::{sidecar::Keeper, store::Store, writer::Writer};
 use crate::{
     codec::{self, ChunkHeader},
-    domain::{Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, Rows, Seq, Stream},
+    domain::{
+        Brought, Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, RemoteId, Rows, Seq,
+        Stream,
+    },
 };
 
 /// Rows of one page with everything that enters with them (I1).
@@ -105,6 +108,8 @@ pub struct Snapshot {
     pub catalog: Arc<Catalog>,
     /// Their central ids.
     pub mappings: Arc<Mappings>,
+    /// What was last brought to the destination, of entities that are followed.
+    pub brought: Arc<Brought>,
     /// Held rows, by what they wait for.
     pub held: Arc<BTreeMap<LocalRef, HeldRows>>,
     /// The run that the next request carries.
@@ -236,9 +241,19 @@ impl Outbox {
         self.change(move |store, writer| writer.intend_create(store, what)).await
     }
 
-    /// Remembers central ids, and forgets those given as `None`.
-    pub async fn map(&self, pairs: Vec<(LocalRef, Option<crate::domain::RemoteId>)>) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.map(store, &pairs)).await
+    /// Remembers central ids, and forgets those given as `None` with what was brought of them.
+    pub async fn map(&self, pairs: Vec<(LocalRef, Option<RemoteId>)>) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.map(store, &pairs, Vec::new())).await
+    }
+
+    /// Remembers central ids together with what the entities were brought as, in one commit.
+    pub async fn map_as(
+        &self,
+        pairs: Vec<(LocalRef, RemoteId)>,
+        brought: Vec<(LocalRef, Entity<RemoteId>)>,
+    ) -> Result<(), StoreError> {
+        let pairs: Vec<_> = pairs.into_iter().map(|(what, id)| (what, Some(id))).collect();
+        self.change(move |store, writer| writer.map(store, &pairs, brought)).await
     }
 
     /// Appends rows anew that were held for an entity, in commits of bounded size. Gives their number.

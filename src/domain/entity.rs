@@ -292,6 +292,10 @@ impl Entity<LocalId> {
 /// Entities of the source, by their local ids.
 pub type Catalog = BTreeMap<LocalRef, Entity<LocalId>>;
 
+/// Entities of the source as they were when the destination was last brought in step with them, with its ids. By it is told what has changed
+/// here since, and under which name a mapping was made.
+pub type Brought = BTreeMap<LocalRef, Entity<RemoteId>>;
+
 impl From<LocalId> for RemoteId {
     /// Only for kinds with a global id ([`EntityKind::has_global_id`]): there both sides use the same number.
     fn from(id: LocalId) -> Self {

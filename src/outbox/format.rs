@@ -8,6 +8,7 @@
 //! r parked-id                          -> parked chunk, refused until an operator decides
 //! e generation kind local-id           -> catalog entity
 //! k generation kind local-id           -> its central id
+//! b generation kind local-id           -> what was last brought to the destination of it, with central ids
 //! i                                    -> Intent: the run that the next request carries
 //! j                                    -> CreateIntent: the entity that is being created at the destination
 //! n                                    -> Notes: last success, last trouble, the next parked id
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::domain::{EntityKind, Epoch, Generation, LocalId, LocalRef, Micros, Position, Seq, SourceId, Stream};
 
 /// The version of keys and values in the store.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// What a store is, written in its first commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +163,7 @@ pub(super) const HELD: &[u8] = b"h";
 pub(super) const REFUSED: &[u8] = b"r";
 pub(super) const ENTITIES: &[u8] = b"e";
 pub(super) const MAPPINGS: &[u8] = b"k";
+pub(super) const BROUGHT: &[u8] = b"b";
 
 pub(super) fn stream_key(stream: Stream) -> [u8; 2] {
     [b's', stream.number()]

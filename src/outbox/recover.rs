@@ -19,7 +19,7 @@ use super::{
     writer::{OpenOptions, Writer},
 };
 use crate::{
-    domain::{Generation, Mappings, Position, Stream},
+    domain::{Brought, Generation, Mappings, Position, Stream},
     edge,
 };
 
@@ -82,7 +82,7 @@ fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), Stor
 
 fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     let meta = meta(options, Generation(0));
-    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default()))
+    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new()))
 }
 
 /// Begins a new epoch where the sidecar says, and sets the damaged store aside.
@@ -94,9 +94,10 @@ fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, dama
     };
     let generation = sidecar.map_or(Generation(0), |sidecar| sidecar.meta.generation);
     let mappings = sidecar.map(|sidecar| sidecar.mappings.iter().copied().collect()).unwrap_or_default();
+    let brought = sidecar.map(|sidecar| sidecar.brought.iter().cloned().collect()).unwrap_or_default();
     let old = data_dir::stores(outbox)?;
     let number = old.last().and_then(|path| data_dir::store_number(path)).unwrap_or(0) + 1;
-    let writer = Writer::new(meta(options, generation), Stream::ALL.map(begin), mappings);
+    let writer = Writer::new(meta(options, generation), Stream::ALL.map(begin), mappings, brought);
     tracing::error!(
         outbox = %outbox.display(), damage, epoch = %writer.meta().epoch,
         readings_from = %writer.streams()[0].watermark, node_states_from = %writer.streams()[1].watermark,

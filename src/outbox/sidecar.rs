@@ -26,16 +26,16 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    domain::{LocalRef, Mappings, Position, RemoteId, Rows, Seq, Stream},
+    domain::{Brought, Entity, LocalRef, Mappings, Position, RemoteId, Rows, Seq, Stream},
     edge,
 };
 
 const NAME: &str = "sidecar";
 const MAGIC: [u8; 2] = *b"PS";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What it says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sidecar {
     /// What the store is.
     pub(super) meta: Meta,
@@ -43,6 +43,8 @@ pub(super) struct Sidecar {
     pub(super) streams: [Bound; Stream::ALL.len()],
     /// The mapping of the current generation.
     pub(super) mappings: Vec<(LocalRef, RemoteId)>,
+    /// What was last brought to the destination: it tells under which names these were made.
+    pub(super) brought: Vec<(LocalRef, Entity<RemoteId>)>,
 }
 
 /// One stream's lower bound.
@@ -122,6 +124,7 @@ const LAG_MAX: Duration = Duration::from_mins(1);
 pub(super) struct Keeper {
     at: Instant,
     mappings: Arc<Mappings>,
+    brought: Arc<Brought>,
     /// As it stands on the disk.
     written: Sidecar,
 }
@@ -129,7 +132,12 @@ pub(super) struct Keeper {
 impl Keeper {
     /// The sidecar was just written.
     pub(super) fn new(writer: &Writer) -> Self {
-        Self { at: Instant::now(), mappings: Arc::clone(writer.mappings()), written: writer.sidecar() }
+        Self {
+            at: Instant::now(),
+            mappings: Arc::clone(writer.mappings()),
+            brought: Arc::clone(writer.brought()),
+            written: writer.sidecar(),
+        }
     }
 
     /// Before rows are appended: where some of them lie before everything that waited when the sidecar was written (late rows, rows that
@@ -157,7 +165,8 @@ impl Keeper {
     /// After a commit: writes the sidecar when mappings have changed or it lags behind. That it cannot be written is told and is no
     /// failure: the one before is still a lower bound.
     pub(super) fn keep(&mut self, outbox: &Path, writer: &Writer) {
-        if Arc::ptr_eq(writer.mappings(), &self.mappings) && self.at.elapsed() < LAG_MAX {
+        let is_same = Arc::ptr_eq(writer.mappings(), &self.mappings) && Arc::ptr_eq(writer.brought(), &self.brought);
+        if is_same && self.at.elapsed() < LAG_MAX {
             return;
         }
         match writer.sidecar().write(outbox) {
@@ -187,9 +196,10 @@ pub(super) fn position_before(lowest: Option<i64>, watermark: &Position) -> Posi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EntityKind, Epoch, Generation, LocalId, Micros, SourceId};
+    use crate::domain::{EntityKind, Epoch, Generation, House, LocalId, Micros, SourceId};
 
     fn sidecar() -> Sidecar {
+        let house = LocalRef { kind: EntityKind::House, id: LocalId(3) };
         let bound = Bound { next: Seq(10), cursor: Seq(4), started: true, from: Position::Id(7) };
         Sidecar {
             meta: Meta {
@@ -200,7 +210,11 @@ mod tests {
                 generation: Generation(0),
             },
             streams: [bound.clone(), bound],
-            mappings: vec![(LocalRef { kind: EntityKind::House, id: LocalId(3) }, RemoteId(30))],
+            mappings: vec![(house, RemoteId(30))],
+            brought: vec![(
+                house,
+                Entity::House(House { deployment: None, address: Some("Mill Lane".into()), start: None, end: None }),
+            )],
         }
     }
 

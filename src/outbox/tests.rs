@@ -194,9 +194,13 @@ async fn catalog_and_mappings_come_back() {
     let outbox = open(dir.path());
     assert_eq!(outbox.snapshot().create_intent, Some(node(-3)));
     outbox.map(vec![(node(-3), Some(RemoteId(50))), (node(8), Some(RemoteId(8)))]).await.unwrap();
+    let brought = Entity::Node(Node { location: Some(RemoteId(40)), node_type: None });
+    let both = vec![(node(-3), brought.clone()), (node(8), brought.clone())];
+    outbox.map_as(Vec::new(), both).await.unwrap();
     outbox.map(vec![(node(8), None)]).await.unwrap();
     drop(outbox);
     let snapshot = open(dir.path()).snapshot();
+    assert_eq!(*snapshot.brought, [(node(-3), brought)].into(), "what is no longer mapped is no longer known as brought");
     assert_eq!(snapshot.catalog[&node(-3)], entity);
     assert_eq!(snapshot.mappings.iter().collect::<Vec<_>>(), [(node(-3), RemoteId(50))]);
     assert_eq!(snapshot.create_intent, None);
@@ -287,7 +291,7 @@ async fn damage_and_open(damage: impl FnOnce(&Path)) -> Snapshot {
     let aside = vec![SetAside { reason: Reason::Refused("no".into()), rows: vec![140] }];
     outbox.settle(batch, aside, None, AT).await.unwrap();
     // A change of mappings brings the sidecar up to date.
-    outbox.map(vec![(node(8), Some(RemoteId(80)))]).await.unwrap();
+    outbox.map_as(vec![(node(8), RemoteId(80))], vec![(node(8), as_brought())]).await.unwrap();
     outbox.append(captured(200..300)).await.unwrap();
     drop(outbox);
     damage(dir.path());
@@ -299,12 +303,17 @@ async fn damage_and_open(damage: impl FnOnce(&Path)) -> Snapshot {
     snapshot
 }
 
+fn as_brought() -> Entity<RemoteId> {
+    Entity::Node(Node { location: Some(RemoteId(40)), node_type: None })
+}
+
 fn assert_rebuilt(snapshot: &Snapshot) {
     assert_eq!(snapshot.meta.epoch, Epoch(78), "a new life");
     let state = snapshot.stream(Stream::Reading);
     let before_140 = Position::Key { time: Micros(100 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
     assert_eq!((&state.watermark, state.started, state.next), (&before_140, true, Seq(0)));
     assert_eq!(snapshot.mappings.get(node(8)), Some(RemoteId(80)), "what is known of the destination stays known");
+    assert_eq!(snapshot.brought.get(&node(8)), Some(&as_brought()));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     codec::{self, CHUNK_BYTES_MAX, ChunkHeader, Run},
-    domain::{Catalog, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream},
+    domain::{Brought, Catalog, Entity, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream},
     edge,
 };
 
@@ -38,6 +38,7 @@ pub(super) struct Writer {
     streams: [StreamState; Stream::ALL.len()],
     catalog: Arc<Catalog>,
     mappings: Arc<Mappings>,
+    brought: Arc<Brought>,
     held: Arc<BTreeMap<LocalRef, HeldRows>>,
     places: Places,
     intent: Option<Intent>,
@@ -55,12 +56,13 @@ pub(super) fn open_existing(outbox: &Path) -> Result<Option<(Store, Writer)>, St
 
 impl Writer {
     /// What a store holds that nothing has happened to yet.
-    pub(super) fn new(meta: Meta, streams: [StreamState; Stream::ALL.len()], mappings: Mappings) -> Self {
+    pub(super) fn new(meta: Meta, streams: [StreamState; Stream::ALL.len()], mappings: Mappings, brought: Brought) -> Self {
         Self {
             meta,
             streams,
             catalog: Arc::default(),
             mappings: Arc::new(mappings),
+            brought: Arc::new(brought),
             held: Arc::default(),
             places: Places::default(),
             intent: None,
@@ -79,6 +81,9 @@ impl Writer {
         for (what, id) in &*self.mappings {
             change.put(format::entity_key(format::MAPPINGS, self.meta.generation, what), format::to_bytes(&id));
         }
+        for (what, entity) in &*self.brought {
+            change.put(format::entity_key(format::BROUGHT, self.meta.generation, *what), format::to_bytes(entity));
+        }
         store.commit(change)
     }
 
@@ -94,6 +99,10 @@ impl Writer {
         &self.mappings
     }
 
+    pub(super) fn brought(&self) -> &Arc<Brought> {
+        &self.brought
+    }
+
     /// What the sidecar may say as of the last commit.
     pub(super) fn sidecar(&self) -> Sidecar {
         let bound = |stream: Stream| {
@@ -101,7 +110,12 @@ impl Writer {
             let from = sidecar::position_before(self.places.lowest(stream), &state.watermark);
             Bound { next: state.next, cursor: state.cursor, started: state.started, from }
         };
-        Sidecar { meta: self.meta.clone(), streams: Stream::ALL.map(bound), mappings: self.mappings.iter().collect() }
+        Sidecar {
+            meta: self.meta.clone(),
+            streams: Stream::ALL.map(bound),
+            mappings: self.mappings.iter().collect(),
+            brought: self.brought.iter().map(|(what, entity)| (*what, entity.clone())).collect(),
+        }
     }
 
     pub(super) fn load(store: &Store) -> Result<Self, StoreError> {
@@ -141,11 +155,23 @@ impl Writer {
                 mappings.insert(what, id);
             }
         }
+        let mut brought = Brought::new();
+        for entry in store.scan(format::BROUGHT, &format::entity_key(format::BROUGHT, meta.generation, first_ref()))? {
+            let (key, value) = entry?;
+            let (generation, what) =
+                format::parse_entity_key(&key).ok_or_else(|| damaged("the key of something brought is not one"))?;
+            if generation == meta.generation {
+                let (entity, _) =
+                    format::from_bytes(&value).ok_or_else(|| damaged(&format!("what was brought of {what} does not decode")))?;
+                brought.insert(what, entity);
+            }
+        }
         Ok(Self {
             meta,
             streams,
             catalog: Arc::new(catalog),
             mappings: Arc::new(mappings),
+            brought: Arc::new(brought),
             held: Arc::new(held),
             places,
             intent: decode(store, format::INTENT)?,
@@ -160,6 +186,7 @@ impl Writer {
             streams: self.streams.clone(),
             catalog: Arc::clone(&self.catalog),
             mappings: Arc::clone(&self.mappings),
+            brought: Arc::clone(&self.brought),
             held: Arc::clone(&self.held),
             intent: self.intent,
             create_intent: self.create_intent,
@@ -314,9 +341,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Remembering what an entity was created as also ends the intent to create it.
-    pub(super) fn map(&mut self, store: &Store, pairs: &[(LocalRef, Option<RemoteId>)]) -> Result<(), StoreError> {
+    /// Remembering what an entity was created as also ends the intent to create it. What is no longer mapped is no longer known as brought.
+    pub(super) fn map(
+        &mut self,
+        store: &Store,
+        pairs: &[(LocalRef, Option<RemoteId>)],
+        news: Vec<(LocalRef, Entity<RemoteId>)>,
+    ) -> Result<(), StoreError> {
         let mut mappings = Arc::clone(&self.mappings);
+        let mut brought = Arc::clone(&self.brought);
         let mut change = Change::default();
         let mut create_intent = self.create_intent;
         for (what, id) in pairs {
@@ -327,13 +360,22 @@ impl Writer {
             } else {
                 change.remove(key);
                 Arc::make_mut(&mut mappings).remove(*what);
+                change.remove(format::entity_key(format::BROUGHT, self.meta.generation, *what));
+                if brought.contains_key(what) {
+                    Arc::make_mut(&mut brought).remove(what);
+                }
             }
             create_intent = create_intent.filter(|intended| intended != what);
+        }
+        for (what, entity) in news {
+            change.put(format::entity_key(format::BROUGHT, self.meta.generation, what), format::to_bytes(&entity));
+            Arc::make_mut(&mut brought).insert(what, entity);
         }
         put_or_remove(&mut change, format::CREATE_INTENT, create_intent.as_ref());
         store.commit(change)?;
         edge::pass("map:committed");
         self.mappings = mappings;
+        self.brought = brought;
         self.create_intent = create_intent;
         Ok(())
     }
