@@ -166,7 +166,7 @@ async fn post_legacy(store: &Store, table: &'static Table, cells: Cells, manner:
     Ok(stored)
 }
 
-/// Replaces a row with a global id by a whole object: what the object lacks becomes NULL.
+/// Replaces a row by a whole object: what the object lacks becomes NULL.
 pub(super) async fn put(
     store: &Store,
     table: &'static Table,
@@ -184,10 +184,22 @@ pub(super) async fn put(
     let mut step = store.change().await?;
     let change = step.open()?;
     check_references(change, table, &cells, manner).await?;
-    let stored = if find(change, table, &cells, manner).await?.is_some() {
+    if !manner.is_legacy()
+        && let Some(other) = find(change, table, &cells, manner).await?
+        && other.id != id
+    {
+        return Err(Refusal::Conflict(format!(
+            "{} {} is that one already: there are no two of one identity",
+            table.name, other.id
+        )));
+    }
+    let by_id = format!("SELECT count(*) FROM \"{}\" WHERE id = ?", table.name);
+    let stored = if count(change, by_id, vec![Cell::Int(id)]).await? > 0 {
         replace(change, table, id, cells, manner).await?
-    } else {
+    } else if table.has_global_id() || manner.is_legacy() {
         insert(change, table, cells.clone(), cells, manner).await?
+    } else {
+        return Err(Refusal::Missing(format!("there is no {} {id} here", table.name)));
     };
     step.end().await?;
     Ok(stored)

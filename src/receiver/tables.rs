@@ -263,9 +263,10 @@ impl Table {
         self.identity == ["id"]
     }
 
-    /// Whether a whole object may be put over a row. Types may not: rows of every gateway hang on their meaning.
+    /// Whether a whole object may be put over a row. Types may not: rows of every gateway hang on their meaning. Nor may rooms and
+    /// locations, which all of them share.
     pub(super) fn takes_put(&self) -> bool {
-        self.has_global_id() && self.repeat == Repeat::Replace
+        matches!(self.name, "Node" | "Deployment" | "House" | "Sensor")
     }
 
     /// The word in its address, and in the Location of what was stored.

@@ -130,7 +130,7 @@ fn hostile_addresses_and_filters_are_refused_with_4xx() {
     }
     assert_refused(&central.get("/rest/sensortype"), 404, "/rest/sensortype/");
     assert_refused(&central.call("DELETE", "/rest/node/?id=11", &[], None), 405, "DELETE");
-    assert_refused(&central.call("PUT", "/rest/house/?id=1", &[], Some(b"{}")), 405, "PUT");
+    assert_refused(&central.call("PUT", "/rest/room/?id=1", &[], Some(b"{}")), 405, "PUT");
     assert_refused(&central.call("PUT", "/rest/sensortype/?id=0", &[], Some(b"{}")), 405, "PUT");
     assert_refused(&central.call("PUT", "/rest/node/?id=11", &[], Some(b"{\"id\": 12}")), 400, "12");
     assert_refused(&central.post("/rest/reading/", "{}"), 405, "POST");

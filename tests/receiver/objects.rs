@@ -80,6 +80,35 @@ fn putting_a_node_replaces_all_of_it() {
 }
 
 #[test]
+fn putting_a_house_renames_it_and_leaves_its_locations_where_they_are() {
+    for manner in [Manner::Packhorse, Manner::Legacy] {
+        let central = seeded(manner);
+        central.sql("INSERT INTO Server (id, hostname) VALUES (5, 's'); UPDATE House SET serverid = 5 WHERE id = 1");
+        let mut house = central.get("/rest/house/?id=1").json()[0].clone();
+        house["address"] = json!("One High Street");
+        house["endDate"] = json!("2014-01-01T00:00:00");
+        let answer = central.call("PUT", "/rest/house/?id=1", &[], Some(house.to_string().as_bytes()));
+        assert_eq!((answer.status, &answer.json()), (201, &house), "{}", answer.text());
+        assert_eq!(central.get("/rest/house/?id=1").json()[0], house, "with the server that it had");
+        assert_eq!(central.number("SELECT count(*) FROM House"), 2);
+    }
+}
+
+#[test]
+fn nothing_is_put_over_another_one_or_where_nothing_is() {
+    let central = seeded(Manner::Packhorse);
+    central.sql("INSERT INTO House (id, deploymentId, address) VALUES (70, 1, 'other'), (71, 1, 'third')");
+    let put = |target: &str, object: Value| central.call("PUT", target, &[], Some(object.to_string().as_bytes()));
+    let third = json!({"id": 70, "deploymentId": 1, "address": "third"});
+    assert_refused(&put("/rest/house/?id=70", third), 409, "71");
+    assert_refused(&put("/rest/house/?id=99", json!({"address": "new"})), 422, "99");
+    assert_refused(&put("/rest/sensor/?id=99", json!({"nodeId": 11, "sensorTypeId": 0})), 422, "99");
+    assert_refused(&put("/rest/sensortype/?id=0", json!({"id": 0, "name": "Pressure"})), 405, "PUT");
+    assert_refused(&put("/rest/room/?id=1", json!({"id": 1, "name": "Other"})), 405, "PUT");
+    assert_eq!(central.string("SELECT address FROM House WHERE id = 70"), "other");
+}
+
+#[test]
 fn an_object_that_points_nowhere_is_refused() {
     let (ours, legacy) = (seeded(Manner::Packhorse), seeded(Manner::Legacy));
     for (word, object) in [
