@@ -8,13 +8,15 @@
 //! before the request goes out; so a lost answer never makes a second house.
 
 mod confirm;
+mod follow;
 mod identity;
 mod plan;
+mod sensors;
 mod sync;
 
 pub use confirm::{Central, Standing, confirm, look, with_all_they_need};
-pub use plan::{Held, Plan, plan};
-pub use sync::{Journal, JournalError, Recheck, SyncError, SyncOptions, Synced, sync};
+pub use plan::{Given, Held, Known, Plan, plan};
+pub use sync::{Journal, JournalError, Recheck, Refused, SyncError, SyncOptions, Synced, sync};
 
 use crate::{domain::Micros, ports::PushStatus};
 

@@ -41,8 +41,8 @@ use self::{sidecar::Keeper, store::Store, writer::Writer};
 use crate::{
     codec::{self, ChunkHeader},
     domain::{
-        Brought, Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, RemoteId, Rows, Seq,
-        Stream,
+        Brought, Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, RemoteId, Rows,
+        Seq, Stream,
     },
 };
 

@@ -216,7 +216,12 @@ pub enum Ask {
         /// The address.
         address: Option<String>,
     },
-    /// The location of a room in a house. A superset may come back: compare before use.
+    /// The sensors of a node.
+    Sensors {
+        /// The node.
+        node: RemoteId,
+    },
+    /// The location of a room in a house; without a room all of a house. A superset may come back: compare before use.
     Location {
         /// The central house.
         house: Option<RemoteId>,
@@ -280,7 +285,7 @@ pub trait Sink: Send + Sync {
     /// Creates an entity; `id` only for kinds with a global id. Gives it back as stored, with its id there.
     async fn create(&self, id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Result<RemoteEntity, Outcome>;
 
-    /// Replaces an entity's content (nodes whose location changed).
+    /// Replaces an entity's content; columns that the destination has beside stay as they are there.
     async fn update(&self, entity: &RemoteEntity) -> Result<(), Outcome>;
 
     /// Stores the sensors of nodes. They have no call of their own: they travel as a bulk.

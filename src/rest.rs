@@ -326,7 +326,18 @@ impl Sink for RestSink {
     }
 
     async fn update(&self, entity: &RemoteEntity) -> Result<(), Outcome> {
-        self.stored(&calls::update(entity)).await.map(drop)
+        let call = calls::row(entity.entity.kind(), entity.id);
+        let rows = self.stored(&call).await?;
+        let row = rows
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(serde_json::Value::as_object)
+            .find(|row| row.get("id").and_then(serde_json::Value::as_i64) == Some(entity.id.0));
+        let Some(row) = row else {
+            return Err(Outcome::new(Verdict::Refused, format!("{}: {} is no longer there", call.name(), entity.id)));
+        };
+        self.stored(&calls::update(entity, row)).await.map(drop)
     }
 
     async fn put_sensors(&self, sensors: &[Entity<RemoteId>]) -> Result<(), Outcome> {

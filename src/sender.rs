@@ -15,7 +15,11 @@
 pub mod pace;
 pub mod prepare;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{pace::Pace, prepare::Prepared};
 use crate::{
-    catalog::{self, Journal, JournalError, Recheck, SyncError, SyncOptions, Synced},
-    domain::{Catalog, LocalRef, Micros, Outcome, RemoteId, Retry, Stream, Verdict},
+    catalog::{self, Journal, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
+    domain::{Catalog, Entity, LocalRef, Micros, Outcome, RemoteId, Retry, Stream, Verdict},
     edge,
     outbox::{Batch, Intent, Outbox, Snapshot, StoreError},
     ports::Sink,
@@ -34,6 +38,11 @@ use crate::{
 const EARLIER_LIFE: Duration = Duration::from_secs(5);
 /// How often held rows make the sender look at the destination's catalog again.
 const HELD_RECHECK: Duration = Duration::from_mins(5);
+
+/// So many tries to create one entity may end without an answer before it is held and the others go on.
+const CREATE_TRIES: u32 = 3;
+/// So many remarks are remembered as told (I7).
+const NOTED_MAX: usize = 1_000;
 
 /// Trouble that lasts longer is an outage: the centre may be another one afterwards.
 const OUTAGE: Duration = Duration::from_mins(1);
@@ -82,6 +91,9 @@ pub async fn run(
         recheck: Recheck::All,
         proved: Instant::now(),
         held: BTreeSet::new(),
+        noted: BTreeSet::new(),
+        refused: Refused::new(),
+        unanswered: BTreeMap::new(),
         trouble: None,
         slowest: Duration::ZERO,
         status_due: Instant::now(),
@@ -109,6 +121,12 @@ struct Sender<'a> {
     proved: Instant,
     /// Entities that the destination could not be given, as last told.
     held: BTreeSet<LocalRef>,
+    /// Remarks on the catalog that were told.
+    noted: BTreeSet<String>,
+    /// Changes of catalog entities that the destination did not take.
+    refused: Refused,
+    /// How often the creation of an entity got no answer, since it last did.
+    unanswered: BTreeMap<LocalRef, u32>,
     /// The trouble that was last told, and since when there is trouble.
     trouble: Option<(String, Instant)>,
     /// The slowest answer of late: an unknown outcome is waited out for three times as long.
@@ -252,23 +270,32 @@ impl Sender<'_> {
             // What is known under an id became something else: no mapping is taken for granted.
             self.recheck = Recheck::All;
         }
-        let options = SyncOptions { recheck: self.recheck, intents: snapshot.create_intent.into_iter().collect() };
+        let given_up = self.unanswered.iter().filter(|(_, tries)| **tries >= CREATE_TRIES).map(|(what, _)| *what).collect();
+        let options = SyncOptions { recheck: self.recheck, refused: self.refused.clone(), given_up };
+        let known = Known { mappings: &snapshot.mappings, brought: &snapshot.brought };
         let mut journal = OutboxJournal(self.outbox);
-        match catalog::sync(self.sink, &snapshot.catalog, &snapshot.mappings, &options, &mut journal).await {
+        match catalog::sync(self.sink, &snapshot.catalog, known, &options, &mut journal).await {
             Ok(synced) => {
                 self.slowest = self.slowest.max(synced.slowest);
                 self.outbox.intend_create(None).await?;
                 self.forget_mappings(&synced).await?;
                 self.tell(&synced);
+                self.unanswered.retain(|what, _| !synced.mappings.contains(*what));
+                self.refused = synced.refused;
                 self.return_held(&self.outbox.snapshot()).await?;
                 self.synced = Some((snapshot.catalog, Instant::now()));
                 if self.recheck == Recheck::All {
                     self.proved = Instant::now();
+                    // From now and then on there is another try.
+                    self.unanswered.values_mut().for_each(|tries| *tries = (*tries).min(CREATE_TRIES - 1));
                 }
                 self.recheck = Recheck::Unmapped;
                 Ok(true)
             }
-            Err(SyncError::Sink { outcome, slowest }) => {
+            Err(SyncError::Sink { outcome, unanswered, slowest }) => {
+                if let Some(what) = unanswered {
+                    *self.unanswered.entry(what).or_default() += 1;
+                }
                 if outcome.verdict != Verdict::Unknown {
                     self.slowest = self.slowest.max(slowest);
                 }
@@ -303,11 +330,19 @@ impl Sender<'_> {
 
     fn tell(&mut self, synced: &Synced) {
         for held in synced.held.iter().filter(|held| !self.held.contains(&held.what)) {
-            tracing::warn!(what = %held.what, why = held.why, "rows that point to this are held");
+            tracing::warn!(what = %held.what, why = held.why, "its rows are held");
+        }
+        for what in self.held.iter().filter(|what| synced.mappings.contains(**what)) {
+            tracing::info!(%what, "no longer held");
         }
         self.held = synced.held.iter().map(|held| held.what).collect();
+        if self.noted.len() > NOTED_MAX {
+            self.noted.clear();
+        }
         for note in &synced.notes {
-            tracing::info!(note, "catalog");
+            if self.noted.insert(note.clone()) {
+                tracing::info!(note, "catalog");
+            }
         }
         if !synced.created.is_empty() || !synced.updated.is_empty() {
             tracing::info!(
@@ -361,6 +396,8 @@ impl Sender<'_> {
     fn all_well(&mut self) {
         self.retry.reset();
         if let Some((_, since)) = self.trouble.take() {
+            // It may take now what it did not take before.
+            self.refused.clear();
             tracing::info!(outbox = %self.outbox.path().display(), after_seconds = since.elapsed().as_secs(), "delivery goes on");
         }
     }
@@ -410,9 +447,12 @@ impl Journal for OutboxJournal<'_> {
         self.0.intend_create(Some(what)).await.map_err(|error| JournalError(Box::new(error)))
     }
 
-    async fn mapped(&mut self, pairs: &[(LocalRef, RemoteId)]) -> Result<(), JournalError> {
-        let pairs = pairs.iter().map(|(what, id)| (*what, Some(*id))).collect();
-        self.0.map(pairs).await.map_err(|error| JournalError(Box::new(error)))
+    async fn settled(
+        &mut self,
+        mapped: &[(LocalRef, RemoteId)],
+        brought: &[(LocalRef, Entity<RemoteId>)],
+    ) -> Result<(), JournalError> {
+        self.0.map_as(mapped.to_vec(), brought.to_vec()).await.map_err(|error| JournalError(Box::new(error)))
     }
 }
 

@@ -1,14 +1,18 @@
 //! What must be done so that the captured entities of one kind exist at the destination. Pure.
 //!
 //! The one rule: an entity is never mapped to one with another identity; where that cannot be had, it is held with a reason. An entity that
-//! points to one that is not mapped waits for it, except where it can stand without: a node is made without its location or type rather than
-//! not at all, because its node states need nothing but the node; it gets them by an update once they are mapped.
+//! points to one that is not mapped waits for it, except where it can stand without: a node is made without its location rather than not at
+//! all, because its node states need nothing but the node; it gets it by an update once it is mapped. For its type it waits: what its rows
+//! mean hangs on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::identity::{Identity, conflict, is_mangled, name};
+use super::{
+    follow::merged,
+    identity::{Identity, conflict, is_mangled, name},
+};
 use crate::{
-    domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, RemoteId},
+    domain::{Brought, Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, RemoteId, Room},
     ports::RemoteEntity,
 };
 
@@ -19,6 +23,36 @@ pub struct Held {
     pub what: LocalRef,
     /// Why, and what to do about it, as a lower-case fragment.
     pub why: String,
+}
+
+/// What earlier syncs left. A mapping says no more than which of several it was, and, together with what was brought under it, which one
+/// was renamed here.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The central ids.
+    pub mappings: &'a Mappings,
+    /// What was last brought to the destination under them.
+    pub brought: &'a Brought,
+}
+
+impl<'a> Known<'a> {
+    /// What was last brought under an id; nothing when it is not the one that was mapped.
+    fn brought_as(&self, what: LocalRef, id: RemoteId) -> Option<&'a Entity<RemoteId>> {
+        self.mappings.get(what).filter(|known| *known == id).and_then(|_| self.brought.get(&what))
+    }
+}
+
+/// What a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Everything captured.
+    pub captured: &'a Catalog,
+    /// What is there of the kind.
+    pub central: &'a [RemoteEntity],
+    /// What is mapped of the kinds before.
+    pub mappings: &'a Mappings,
+    /// What earlier syncs left.
+    pub known: Known<'a>,
 }
 
 /// What to do for the entities of one kind.
@@ -36,20 +70,18 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Plans one kind, after all kinds before it: `mappings` holds what is mapped of those, `known` what this kind was mapped to before, which
-/// says no more than which of several with one identity it was.
-pub fn plan(kind: EntityKind, captured: &Catalog, central: &[RemoteEntity], mappings: &Mappings, known: &Mappings) -> Plan {
-    let there = There::new(central, known);
+/// Plans the open entities of one kind, after all kinds before it. Sensors have a plan of their own.
+pub fn plan(kind: EntityKind, open: &BTreeSet<LocalRef>, given: &Given<'_>) -> Plan {
+    let there = There::new(kind, given);
     let mut plan = Plan::default();
-    let mut wanted: HashMap<Identity, LocalRef> = HashMap::new();
-    for (what, entity) in captured.iter().filter(|(what, _)| what.kind == kind) {
+    let mut wanted: HashSet<Identity> = HashSet::new();
+    for (what, entity) in open.iter().filter_map(|what| Some((*what, given.captured.get(what)?))) {
         match entity {
-            Entity::SensorType(_) | Entity::NodeType(_) => plan.global(*what, entity, &there),
-            Entity::Node(node) => plan.node(*what, node, &there, mappings),
+            Entity::SensorType(_) | Entity::NodeType(_) => plan.global(what, entity, &there),
+            Entity::Node(node) => plan.node(what, node, given, &there),
             Entity::RoomType(_) | Entity::Room(_) | Entity::Deployment(_) | Entity::House(_) | Entity::Location(_) => {
-                plan.by_content(*what, entity, &there, mappings, &mut wanted);
+                plan.by_content(what, entity, given, &there, &mut wanted);
             }
-            // Sensors have no identity that the destination could be asked for: they travel with their new node.
             Entity::Sensor(_) => {}
         }
     }
@@ -58,20 +90,24 @@ pub fn plan(kind: EntityKind, captured: &Catalog, central: &[RemoteEntity], mapp
 
 /// The central entities, ready to be looked up.
 struct There<'a> {
-    known: &'a Mappings,
     by_id: HashMap<RemoteId, &'a RemoteEntity>,
     by_content: HashMap<Identity, Vec<&'a RemoteEntity>>,
+    /// The identities that entities of this kind have here now.
+    here: HashSet<Identity>,
 }
 
 impl<'a> There<'a> {
-    fn new(central: &'a [RemoteEntity], known: &'a Mappings) -> Self {
+    fn new(kind: EntityKind, given: &Given<'a>) -> Self {
         let mut by_content: HashMap<Identity, Vec<&RemoteEntity>> = HashMap::new();
-        for entity in central {
+        for entity in given.central {
             if let Some(identity) = Identity::of(&entity.entity) {
                 by_content.entry(identity).or_default().push(entity);
             }
         }
-        Self { known, by_id: central.iter().map(|entity| (entity.id, entity)).collect(), by_content }
+        let by_id = given.central.iter().map(|entity| (entity.id, entity)).collect();
+        let of_kind = given.captured.iter().filter(|(what, _)| what.kind == kind);
+        let here = of_kind.filter_map(|(what, entity)| Identity::of(&translated(*what, entity, given.mappings).ok()?)).collect();
+        Self { by_id, by_content, here }
     }
 }
 
@@ -86,9 +122,27 @@ pub(super) fn translated(what: LocalRef, entity: &Entity<LocalId>, mappings: &Ma
     })
 }
 
-fn translated_node(node: &Node<LocalId>, mappings: &Mappings) -> Node<RemoteId> {
+pub(super) fn translated_node(node: &Node<LocalId>, mappings: &Mappings) -> Node<RemoteId> {
     let get = |kind, id: Option<LocalId>| mappings.get(LocalRef { kind, id: id? });
     Node { location: get(EntityKind::Location, node.location), node_type: get(EntityKind::NodeType, node.node_type) }
+}
+
+/// The type that a node waits for: one that is known here and not mapped, because it means something else there or cannot be made.
+pub(super) fn awaited_type(node: &Node<LocalId>, captured: &Catalog, mappings: &Mappings) -> Option<LocalRef> {
+    let node_type = LocalRef { kind: EntityKind::NodeType, id: node.node_type? };
+    (captured.contains_key(&node_type) && !mappings.contains(node_type)).then_some(node_type)
+}
+
+/// Whether the house that a node is in has an end: it may be another gateway's by now.
+fn has_ended(node: &Node<LocalId>, captured: &Catalog) -> bool {
+    let at = |kind, id: Option<LocalId>| captured.get(&LocalRef { kind, id: id? });
+    let Some(Entity::Location(location)) = at(EntityKind::Location, node.location) else { return false };
+    matches!(at(EntityKind::House, location.house), Some(Entity::House(house)) if house.end.is_some())
+}
+
+/// Whether a central entity still is the one that was brought there.
+fn is_still(before: &Entity<RemoteId>, there: &Entity<RemoteId>) -> bool {
+    Identity::of(before) == Identity::of(there) || is_mangled(before, there)
 }
 
 impl Plan {
@@ -107,7 +161,11 @@ impl Plan {
         }
     }
 
-    fn node(&mut self, what: LocalRef, node: &Node<LocalId>, there: &There<'_>, mappings: &Mappings) {
+    fn node(&mut self, what: LocalRef, node: &Node<LocalId>, given: &Given<'_>, there: &There<'_>) {
+        if let Some(node_type) = awaited_type(node, given.captured, given.mappings) {
+            self.held.push(Held { what, why: format!("{what} waits for its type, {node_type}") });
+            return;
+        }
         let id = RemoteId::from(what.id);
         let Some(found) = there.by_id.get(&id) else {
             self.create.push(what);
@@ -115,9 +173,15 @@ impl Plan {
         };
         self.mapped.push((what, id));
         let Entity::Node(central) = &found.entity else { return };
-        let ours = translated_node(node, mappings);
+        let ours = translated_node(node, given.mappings);
+        let moved_here = match given.known.brought_as(what, id) {
+            Some(Entity::Node(before)) => ours.location != before.location,
+            Some(_) | None => true,
+        };
+        let stays = central.location.is_some() && has_ended(node, given.captured);
+        let location = if moved_here && !stays { ours.location.or(central.location) } else { central.location };
         // The whole object is replaced, so what we do not know stays as it is there; a type that is set there is never changed.
-        let next = Node { location: ours.location.or(central.location), node_type: central.node_type.or(ours.node_type) };
+        let next = Node { location, node_type: central.node_type.or(ours.node_type) };
         if next != *central {
             self.update.push((what, RemoteEntity { id, entity: Entity::Node(next) }));
         }
@@ -127,16 +191,16 @@ impl Plan {
         &mut self,
         what: LocalRef,
         entity: &Entity<LocalId>,
+        given: &Given<'_>,
         there: &There<'_>,
-        mappings: &Mappings,
-        wanted: &mut HashMap<Identity, LocalRef>,
+        wanted: &mut HashSet<Identity>,
     ) {
-        let translated = translated(what, entity, mappings);
+        let translated = translated(what, entity, given.mappings);
         // A room is known by its name alone, so it can be found although its type is not mapped.
         let sought = match (&translated, entity) {
             (Ok(entity), _) => entity.clone(),
             (Err(_), Entity::Room(room)) if room.name.is_some() => {
-                Entity::Room(crate::domain::Room { room_type: None, name: room.name.clone() })
+                Entity::Room(Room { room_type: None, name: room.name.clone() })
             }
             (Err(held), _) => {
                 self.held.push(held.clone());
@@ -144,41 +208,68 @@ impl Plan {
             }
         };
         let Some(identity) = Identity::of(&sought) else { return };
-        if let Some(found) =
-            there.by_content.get(&identity).and_then(|found| self.choose(what, &sought, found, there.known.get(what)))
-        {
-            self.mapped.push((what, found));
+        let known = given.known.mappings.get(what);
+        if let Some(found) = there.by_content.get(&identity).and_then(|found| self.choose(what, &sought, found, known)) {
+            self.mapped.push((what, found.id));
+            if let Some(before) = given.known.brought_as(what, found.id) {
+                self.follow(what, before, &sought, found);
+            }
             return;
         }
-        if let Some(id) = there.known.get(what)
-            && there.by_id.get(&id).is_some_and(|there| is_mangled(&sought, &there.entity))
-        {
+        if let Some(found) = known.and_then(|id| there.by_id.get(&id)) {
             // It was made under this id, by a server whose character set lacks some of its letters: made anew it would not be found either.
-            self.mapped.push((what, id));
-            return;
+            if is_mangled(&sought, &found.entity) {
+                self.mapped.push((what, found.id));
+                return;
+            }
+            match given.known.brought_as(what, found.id) {
+                // Renamed here, and still there under the name of before, which nothing else here has taken.
+                Some(before) if is_still(before, &found.entity) && !Identity::of(before).is_some_and(|it| there.here.contains(&it)) => {
+                    wanted.insert(identity);
+                    self.mapped.push((what, found.id));
+                    self.follow(what, before, &sought, found);
+                    return;
+                }
+                Some(before) if !is_still(before, &found.entity) => self.notes.push(format!(
+                    "{what} was {} at the destination, which is {:?} now and not what was brought there: it is looked for by its content",
+                    found.id,
+                    name(&found.entity).unwrap_or_default()
+                )),
+                Some(_) | None => {}
+            }
         }
         match translated {
             Err(held) => self.held.push(held),
-            Ok(_) if wanted.contains_key(&identity) => {}
             Ok(_) => {
-                wanted.insert(identity, what);
-                self.create.push(what);
+                if wanted.insert(identity) {
+                    self.create.push(what);
+                }
             }
         }
     }
 
+    fn follow(&mut self, what: LocalRef, before: &Entity<RemoteId>, now: &Entity<RemoteId>, there: &RemoteEntity) {
+        // Two of ours may stand for one central entity: the second adds to what the first changes.
+        let as_planned = self.update.iter().rev().find(|(_, update)| update.id == there.id).map(|(_, update)| &update.entity);
+        let as_planned = as_planned.unwrap_or(&there.entity);
+        let next = merged(before, now, as_planned);
+        if next != *as_planned {
+            self.update.push((what, RemoteEntity { id: there.id, entity: next }));
+        }
+    }
+
     /// Among several of one identity: the one that rows went to before, then one written exactly alike, then the oldest.
-    fn choose(
+    fn choose<'t>(
         &mut self,
         what: LocalRef,
         sought: &Entity<RemoteId>,
-        found: &[&RemoteEntity],
+        found: &[&'t RemoteEntity],
         known: Option<RemoteId>,
-    ) -> Option<RemoteId> {
-        let chosen = found.iter().min_by_key(|one| (Some(one.id) != known, name(&one.entity) != name(sought), one.id))?.id;
+    ) -> Option<&'t RemoteEntity> {
+        let chosen = found.iter().min_by_key(|one| (Some(one.id) != known, name(&one.entity) != name(sought), one.id))?;
         if found.len() > 1 {
             let ids: Vec<String> = found.iter().map(|one| one.id.to_string()).collect();
-            self.notes.push(format!("{what} is there {} times (ids {}): {chosen} is used", found.len(), ids.join(", ")));
+            self.notes.push(format!("{what} is there {} times (ids {}): {} is used", found.len(), ids.join(", "), chosen.id));
         }
         Some(chosen)
     }

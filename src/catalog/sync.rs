@@ -3,17 +3,25 @@
 //! The one rule: an entity's own fault holds that entity alone, and only when a probe right after it shows that the server is well; anything
 //! else ends the sync with its outcome, and the next sync looks first. Every await may be the last: whoever wants to stop drops the future.
 
-use std::{collections::BTreeSet, time::Duration};
+mod look;
+mod sensors;
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{
-    Held,
-    plan::{plan, translated},
+    Held, Known,
+    follow::as_brought,
+    plan::{Given, awaited_type, plan, translated},
 };
 use crate::{
-    domain::{Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, Outcome, RemoteId, Verdict},
+    domain::{Catalog, Entity, EntityKind, LocalRef, Mappings, Outcome, RemoteId, Verdict},
     edge,
     ports::{Ask, RemoteEntity, Sink},
 };
@@ -27,30 +35,38 @@ pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 #[async_trait]
 pub trait Journal: Send {
     /// On return it is on disk that this entity may exist from now on. After a crash with such an intent, wait out what the server may still
-    /// be doing before the next sync, and pass the intent to it.
+    /// be doing before the next sync.
     async fn about_to_create(&mut self, what: LocalRef) -> Result<(), JournalError>;
 
-    /// On return these mappings are on disk, and the intents of these entities are settled.
-    async fn mapped(&mut self, pairs: &[(LocalRef, RemoteId)]) -> Result<(), JournalError>;
+    /// On return these mappings, and what was brought to the destination, are on disk, and the intents of these entities are settled.
+    async fn settled(
+        &mut self,
+        mapped: &[(LocalRef, RemoteId)],
+        brought: &[(LocalRef, Entity<RemoteId>)],
+    ) -> Result<(), JournalError>;
 }
 
 /// How much is looked up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recheck {
-    /// What is not mapped yet, and nodes, whose location may have changed.
+    /// What is not mapped yet, or has changed here since it was brought there.
     Unmapped,
     /// Everything captured: at start, after an outage, and now and then. A centre that was rebuilt must not put rows into another room.
     All,
 }
 
+/// Contents that the server did not take for entities that are there; they are not offered to it again.
+pub type Refused = BTreeMap<LocalRef, Entity<RemoteId>>;
+
 /// How to sync.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SyncOptions {
     /// How much is looked up again.
     pub recheck: Recheck,
-    /// Entities that an earlier sync was about to create and that were not mapped since. A node among them that is found now counts as created
-    /// by us, so that its sensors follow.
-    pub intents: BTreeSet<LocalRef>,
+    /// What an earlier sync found refused.
+    pub refused: Refused,
+    /// Entities that are not created: every try so far ended without an answer. They are mapped when they are found.
+    pub given_up: BTreeSet<LocalRef>,
 }
 
 /// What a sync came to.
@@ -64,6 +80,8 @@ pub struct Synced {
     pub created: Vec<LocalRef>,
     /// What was updated.
     pub updated: Vec<LocalRef>,
+    /// What the server does not take, for the next sync.
+    pub refused: Refused,
     /// What a person might want to know.
     pub notes: Vec<String>,
     /// The slowest answer.
@@ -79,6 +97,8 @@ pub enum SyncError {
     Sink {
         /// What it answered.
         outcome: Outcome,
+        /// The entity whose creation got no answer, when it was that.
+        unanswered: Option<LocalRef>,
         /// The slowest answer, the failed one included.
         slowest: Duration,
     },
@@ -95,37 +115,36 @@ pub enum SyncError {
 pub async fn sync(
     sink: &dyn Sink,
     captured: &Catalog,
-    known: &Mappings,
+    known: Known<'_>,
     options: &SyncOptions,
     journal: &mut dyn Journal,
 ) -> Result<Synced, SyncError> {
-    let mut run = Run { sink, captured, known, options, journal, synced: Synced::default() };
+    let synced = Synced { refused: options.refused.clone(), ..Synced::default() };
+    let mut run = Run { sink, captured: Cow::Borrowed(captured), known, options, journal, synced };
     if options.recheck == Recheck::Unmapped {
-        run.synced.mappings = known.clone();
+        run.synced.mappings = known.mappings.clone();
     } else {
         // What is mapped and not captured now cannot be looked at; no row that is still to be sent needs it.
-        run.synced.mappings = known.iter().filter(|(what, _)| !captured.contains_key(what)).collect();
+        run.synced.mappings = known.mappings.iter().filter(|(what, _)| !captured.contains_key(what)).collect();
     }
     for kind in EntityKind::ALL {
-        run.kind(kind).await?;
+        if kind == EntityKind::Sensor {
+            run.sensors().await?;
+        } else {
+            run.kind(kind).await?;
+        }
     }
     Ok(run.synced)
 }
 
 struct Run<'a> {
     sink: &'a dyn Sink,
-    captured: &'a Catalog,
-    known: &'a Mappings,
+    /// What is to be brought there: everything captured, without node types where the server has none.
+    captured: Cow<'a, Catalog>,
+    known: Known<'a>,
     options: &'a SyncOptions,
     journal: &'a mut dyn Journal,
     synced: Synced,
-}
-
-/// Whether the house that a node is in has an end.
-fn has_ended(node: &Node<LocalId>, captured: &Catalog) -> bool {
-    let at = |kind, id: Option<LocalId>| captured.get(&LocalRef { kind, id: id? });
-    let Some(Entity::Location(location)) = at(EntityKind::Location, node.location) else { return false };
-    matches!(at(EntityKind::House, location.house), Some(Entity::House(house)) if house.end.is_some())
 }
 
 /// What became of something that concerns a single entity.
@@ -135,237 +154,183 @@ enum Done<T> {
     Faulty(Outcome),
 }
 
+/// What an outcome that asks for a human may mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Misconfigured {
+    /// That nothing goes: the sync ends.
+    Everything,
+    /// That the server does not have or take this kind of thing at all.
+    OfThisKind,
+}
+
 impl Run<'_> {
     async fn kind(&mut self, kind: EntityKind) -> Result<(), SyncError> {
-        if kind == EntityKind::Sensor {
-            return Ok(());
-        }
-        let mut open: Catalog =
-            self.captured.iter().filter(|(what, _)| what.kind == kind).map(|(what, entity)| (*what, entity.clone())).collect();
+        let mut open: BTreeSet<LocalRef> = self.captured.keys().copied().filter(|what| what.kind == kind).collect();
         self.drop_implausible(&open);
-        if kind != EntityKind::Node {
-            open.retain(|what, _| self.synced.mappings.get(*what).is_none());
-        }
+        open.retain(|what| self.is_open(*what));
         if open.is_empty() {
             return Ok(());
         }
         let mut central = self.look(kind, &mut open).await?;
-        if kind == EntityKind::Node {
-            self.leave_where_they_are(&mut open, &central);
-        }
         // More than one round only where several entities share an identity: the later ones find what the first one made.
         loop {
-            let plan = plan(kind, &open, &central, &self.synced.mappings, self.known);
+            let given = Given { captured: &self.captured, central: &central, mappings: &self.synced.mappings, known: self.known };
+            let plan = plan(kind, &open, &given);
+            let is_last = plan.create.is_empty() && plan.update.is_empty();
             self.synced.notes.extend(plan.notes);
-            self.remember(kind, &plan.mapped).await?;
-            for (what, entity) in plan.update {
-                self.update(what, &entity).await?;
-            }
-            for (what, _) in plan.mapped {
-                open.remove(&what);
-            }
             for held in plan.held {
                 self.hold(&mut open, held.what, held.why);
             }
-            if plan.create.is_empty() {
-                return Ok(());
+            let mut behind = BTreeSet::new();
+            for (what, entity) in plan.update {
+                if self.update(what, &entity).await? {
+                    central.retain(|one| one.id != entity.id);
+                    central.push(entity);
+                } else {
+                    behind.insert(what);
+                }
+            }
+            self.remember(&plan.mapped, &behind).await?;
+            for (what, _) in plan.mapped {
+                open.remove(&what);
             }
             for what in plan.create {
-                if let Some(made) = self.create(what, &mut open).await? {
-                    central.push(made);
-                }
+                central.extend(self.create(what, &mut open).await?);
+            }
+            if is_last || open.is_empty() {
+                return Ok(());
             }
         }
     }
 
-    /// A node of a house that is over here may be another gateway's by now: where the destination has it is left alone.
-    fn leave_where_they_are(&self, nodes: &mut Catalog, central: &[RemoteEntity]) {
-        for there in central {
-            let what = LocalRef { kind: EntityKind::Node, id: LocalId(there.id.0) };
-            let has_place = matches!(&there.entity, Entity::Node(node) if node.location.is_some());
-            if let Some(Entity::Node(node)) = nodes.get_mut(&what)
-                && has_place
-                && has_ended(node, self.captured)
-            {
-                node.location = None;
-            }
-        }
+    /// Whether there is anything to be done for an entity of a kind whose turn it is.
+    fn is_open(&self, what: LocalRef) -> bool {
+        let Some(entity) = self.captured.get(&what) else { return false };
+        let brought = self.known.brought.get(&what);
+        let has_changed = as_brought(what, entity, &self.synced.mappings, brought).is_some_and(|now| brought != Some(&now));
+        let waits = matches!(entity, Entity::Node(node) if awaited_type(node, &self.captured, &self.synced.mappings).is_some());
+        !self.synced.mappings.contains(what) || has_changed || waits
     }
 
     /// A mapping stands only as long as what the entity points to is where it was.
-    fn drop_implausible(&mut self, of_kind: &Catalog) {
-        for (what, entity) in of_kind {
-            let moved = |to: LocalRef| self.synced.mappings.get(to) != self.known.get(to);
-            if what.kind != EntityKind::Node && entity.refers().into_iter().any(moved) {
+    fn drop_implausible(&mut self, of_kind: &BTreeSet<LocalRef>) {
+        for what in of_kind.iter().filter(|what| what.kind != EntityKind::Node) {
+            let moved = |to: LocalRef| self.synced.mappings.get(to) != self.known.mappings.get(to);
+            if self.captured.get(what).is_some_and(|entity| entity.refers().into_iter().any(moved)) {
                 self.synced.mappings.remove(*what);
             }
         }
     }
 
-    fn hold(&mut self, open: &mut Catalog, what: LocalRef, why: String) {
+    fn hold(&mut self, open: &mut BTreeSet<LocalRef>, what: LocalRef, why: String) {
         open.remove(&what);
         self.synced.mappings.remove(what);
         self.synced.held.push(Held { what, why });
     }
 
-    /// What is there of a kind. Entities that cannot even be asked for are held.
-    async fn look(&mut self, kind: EntityKind, open: &mut Catalog) -> Result<Vec<RemoteEntity>, SyncError> {
-        if !matches!(kind, EntityKind::House | EntityKind::Location) {
-            // A server need not take node types: nodes can stand without. Any other list that fails is nobody's own fault.
-            let ask = Ask::All(kind);
-            if kind != EntityKind::NodeType {
-                let found = self.timed(self.sink.find(&ask)).await;
-                return found.map_err(|outcome| self.failed(outcome));
-            }
-            return match self.ask(&ask, true).await? {
-                Done::Done(found) => Ok(found),
-                Done::Faulty(outcome) => {
-                    for what in open.keys().copied().collect::<Vec<_>>() {
-                        self.hold(open, what, format!("{kind} cannot be listed: {}", outcome.advice));
-                    }
-                    Ok(Vec::new())
-                }
-            };
-        }
-        let mut found: Vec<RemoteEntity> = Vec::new();
-        let mut asked: BTreeSet<String> = BTreeSet::new();
-        for (what, entity) in open.clone() {
-            let Ok(entity) = translated(what, &entity, &self.synced.mappings) else { continue };
-            let ask = match entity {
-                Entity::House(house) => Ask::House { deployment: house.deployment, address: house.address },
-                Entity::Location(location) => Ask::Location { house: location.house, room: location.room },
-                Entity::SensorType(_)
-                | Entity::RoomType(_)
-                | Entity::Room(_)
-                | Entity::Deployment(_)
-                | Entity::NodeType(_)
-                | Entity::Node(_)
-                | Entity::Sensor(_) => continue,
-            };
-            if !asked.insert(format!("{ask:?}")) {
-                continue;
-            }
-            match self.ask(&ask, false).await? {
-                Done::Done(some) => found.extend(some),
-                Done::Faulty(outcome) => self.hold(open, what, format!("{what} cannot be looked up: {}", outcome.advice)),
-            }
-        }
-        found.sort_by_key(|entity| entity.id);
-        found.dedup_by_key(|entity| entity.id);
-        Ok(found)
-    }
-
-    /// Asks, and asks once more when the server is well and yet did not answer: only what fails twice is the question's own fault.
-    async fn ask(&mut self, ask: &Ask, is_optional: bool) -> Result<Done<Vec<RemoteEntity>>, SyncError> {
-        let first = self.timed(self.sink.find(ask)).await;
-        match self.judge(first, is_optional).await? {
-            Done::Done(found) => Ok(Done::Done(found)),
-            Done::Faulty(_) => {
-                let second = self.timed(self.sink.find(ask)).await;
-                self.judge(second, is_optional).await
-            }
-        }
-    }
-
     /// Creates one entity and maps it; gives it back as we know it, so that others of its identity find it.
-    async fn create(&mut self, what: LocalRef, open: &mut Catalog) -> Result<Option<RemoteEntity>, SyncError> {
-        let Some(entity) = open.remove(&what) else { return Ok(None) };
-        let entity = match translated(what, &entity, &self.synced.mappings) {
+    async fn create(&mut self, what: LocalRef, open: &mut BTreeSet<LocalRef>) -> Result<Option<RemoteEntity>, SyncError> {
+        let Some(entity) = self.captured.get(&what).filter(|_| open.remove(&what)) else { return Ok(None) };
+        let entity = match translated(what, entity, &self.synced.mappings) {
             Ok(entity) => entity,
             Err(held) => {
                 self.hold(open, what, held.why);
                 return Ok(None);
             }
         };
+        if self.options.given_up.contains(&what) {
+            let why = format!("no try to create {what} got an answer: look at the server's log for what it does with it");
+            self.hold(open, what, why);
+            return Ok(None);
+        }
         self.journal.about_to_create(what).await?;
         let id = what.kind.has_global_id().then(|| RemoteId::from(what.id));
         let made = self.timed(self.sink.create(id, &entity)).await;
         edge::pass("create:sent");
-        // After an unknown outcome it may be there by and by: only a new look, after a wait, may lead to another attempt.
-        let may_probe = what.kind == EntityKind::NodeType;
+        let misconfigured = if what.kind == EntityKind::NodeType { Misconfigured::OfThisKind } else { Misconfigured::Everything };
         match made {
-            Err(outcome) if outcome.verdict == Verdict::Unknown => Err(self.failed(outcome)),
-            made => match self.judge(made, may_probe).await? {
+            // It may be there by and by: only a new look, after a wait, may lead to another attempt.
+            Err(outcome) if outcome.verdict == Verdict::Unknown => {
+                Err(SyncError::Sink { outcome, unanswered: Some(what), slowest: self.synced.slowest })
+            }
+            made => match self.judge(made, misconfigured).await? {
                 Done::Faulty(outcome) => {
                     self.hold(open, what, format!("{what} cannot be created: {}", outcome.advice));
                     Ok(None)
                 }
                 Done::Done(made) => {
                     self.synced.created.push(what);
-                    if what.kind == EntityKind::Node {
-                        self.sensors(what).await?;
-                    }
-                    self.map(&[(what, made.id)]).await?;
+                    let brought = self.followed(what, &entity);
+                    self.settle(&[(what, made.id)], &brought).await?;
                     Ok(Some(RemoteEntity { id: made.id, entity }))
                 }
             },
         }
     }
 
-    /// Nodes that an earlier sync made without getting to their sensors are new all the same.
-    async fn remember(&mut self, kind: EntityKind, mapped: &[(LocalRef, RemoteId)]) -> Result<(), SyncError> {
-        if kind == EntityKind::Node {
-            for (what, _) in mapped.iter().filter(|(what, _)| self.options.intents.contains(what)) {
-                self.sensors(*what).await?;
+    fn followed(&self, what: LocalRef, as_sent: &Entity<RemoteId>) -> Vec<(LocalRef, Entity<RemoteId>)> {
+        let is_followed =
+            self.captured.get(&what).is_some_and(|entity| as_brought(what, entity, &self.synced.mappings, None).is_some());
+        if is_followed { vec![(what, as_sent.clone())] } else { Vec::new() }
+    }
+
+    /// Remembers what was found; of those that are `behind` the content of before, because theirs could not be changed.
+    async fn remember(&mut self, mapped: &[(LocalRef, RemoteId)], behind: &BTreeSet<LocalRef>) -> Result<(), SyncError> {
+        let (mut news, mut brought) = (Vec::new(), Vec::new());
+        for (what, id) in mapped {
+            let before = self.known.mappings.get(*what);
+            if before != Some(*id) {
+                news.push((*what, *id));
             }
+            if let Some(before) = before.filter(|before| before != id) {
+                self.synced.notes.push(format!("{what} was {before} at the destination and is {id} now"));
+            }
+            let Some(entity) = self.captured.get(what).filter(|_| !behind.contains(what)) else { continue };
+            let known = self.known.brought.get(what);
+            let now = as_brought(*what, entity, &self.synced.mappings, known);
+            brought.extend(now.filter(|now| known != Some(now)).map(|now| (*what, now)));
         }
-        let news: Vec<_> = mapped.iter().copied().filter(|(what, id)| self.known.get(*what) != Some(*id)).collect();
         for (what, id) in mapped {
             self.synced.mappings.insert(*what, *id);
         }
-        if news.is_empty() { Ok(()) } else { self.map(&news).await }
+        self.settle(&news, &brought).await
     }
 
-    async fn map(&mut self, pairs: &[(LocalRef, RemoteId)]) -> Result<(), SyncError> {
-        self.journal.mapped(pairs).await?;
-        for (what, id) in pairs {
+    async fn settle(
+        &mut self,
+        mapped: &[(LocalRef, RemoteId)],
+        brought: &[(LocalRef, Entity<RemoteId>)],
+    ) -> Result<(), SyncError> {
+        if mapped.is_empty() && brought.is_empty() {
+            return Ok(());
+        }
+        self.journal.settled(mapped, brought).await?;
+        for (what, id) in mapped {
             self.synced.mappings.insert(*what, *id);
         }
         Ok(())
     }
 
-    /// An update that is refused leaves the entity as it is there, mapped: its rows do not suffer.
-    async fn update(&mut self, what: LocalRef, entity: &RemoteEntity) -> Result<(), SyncError> {
+    /// Whether an update was made. One that is not taken leaves the entity as it is there, mapped: its rows do not suffer.
+    async fn update(&mut self, what: LocalRef, entity: &RemoteEntity) -> Result<bool, SyncError> {
+        if self.synced.refused.get(&what) == Some(&entity.entity) {
+            return Ok(false);
+        }
         let answer = self.timed(self.sink.update(entity)).await;
-        match self.judge(answer, false).await? {
-            Done::Done(()) => self.synced.updated.push(what),
-            Done::Faulty(outcome) => self.synced.notes.push(format!("{what} keeps its old content there: {}", outcome.advice)),
-        }
-        Ok(())
-    }
-
-    /// The sensors of a new node. They have no identity that could be asked for, so after an unknown outcome they are not sent again.
-    async fn sensors(&mut self, node: LocalRef) -> Result<(), SyncError> {
-        let mut sensors = Vec::new();
-        for (what, entity) in self.captured.iter().filter(|(what, _)| what.kind == EntityKind::Sensor) {
-            let mut of_node = false;
-            let translated = entity.translate(|kind, id| {
-                let to = LocalRef { kind, id };
-                of_node |= to == node;
-                if to == node { Ok(RemoteId::from(id)) } else { self.synced.mappings.get(to).ok_or(to) }
-            });
-            match translated {
-                Ok(sensor) if of_node => sensors.push(sensor),
-                Err(to) if of_node || is_sensor_of(entity, node) => {
-                    self.synced.notes.push(format!("{what} of new {node} is left out: {to} is not mapped"));
-                }
-                Ok(_) | Err(_) => {}
+        let outcome = match self.judge(answer, Misconfigured::OfThisKind).await? {
+            Done::Done(()) => {
+                self.synced.refused.remove(&what);
+                self.synced.updated.push(what);
+                return Ok(true);
             }
+            Done::Faulty(outcome) => outcome,
+        };
+        self.synced.notes.push(format!("{what} keeps its old content at the destination: {}", outcome.advice));
+        // What got no answer is offered again: a repeat changes nothing.
+        if outcome.verdict != Verdict::Unknown {
+            self.synced.refused.insert(what, entity.entity.clone());
         }
-        if sensors.is_empty() {
-            return Ok(());
-        }
-        let answer = self.timed(self.sink.put_sensors(&sensors)).await;
-        if let Err(outcome) = &answer
-            && outcome.verdict == Verdict::Unknown
-        {
-            self.synced.notes.push(format!("whether the sensors of new {node} arrived is unknown: {}", outcome.advice));
-            return Ok(());
-        }
-        if let Done::Faulty(outcome) = self.judge(answer, false).await? {
-            self.synced.notes.push(format!("the sensors of new {node} are refused: {}", outcome.advice));
-        }
-        Ok(())
+        Ok(false)
     }
 
     async fn timed<T>(&mut self, call: impl Future<Output = T>) -> T {
@@ -376,32 +341,28 @@ impl Run<'_> {
     }
 
     fn failed(&self, outcome: Outcome) -> SyncError {
-        SyncError::Sink { outcome, slowest: self.synced.slowest }
+        SyncError::Sink { outcome, unanswered: None, slowest: self.synced.slowest }
     }
 
-    /// Whether a failure is the entity's own. `is_optional` kinds may also be unknown to the server altogether.
-    async fn judge<T>(&mut self, answer: Result<T, Outcome>, is_optional: bool) -> Result<Done<T>, SyncError> {
+    /// Whether a failure is a single entity's own: a short question right after it shows whether the server is well.
+    async fn judge<T>(&mut self, answer: Result<T, Outcome>, misconfigured: Misconfigured) -> Result<Done<T>, SyncError> {
         let outcome = match answer {
             Ok(it) => return Ok(Done::Done(it)),
             Err(outcome) => outcome,
         };
         let may_be_own_fault = match outcome.verdict {
             Verdict::Refused | Verdict::Unknown | Verdict::TooLarge => true,
-            Verdict::Misconfigured => is_optional,
+            Verdict::Misconfigured => misconfigured == Misconfigured::OfThisKind,
             Verdict::NotStored | Verdict::Accepted => false,
         };
         if !may_be_own_fault {
             return Err(self.failed(outcome));
         }
-        match self.timed(self.sink.find(&Ask::All(EntityKind::SensorType))).await {
+        match self.timed(self.sink.find(&Ask::All(EntityKind::RoomType))).await {
             Ok(_) => Ok(Done::Faulty(outcome)),
             Err(probe) => Err(self.failed(probe)),
         }
     }
-}
-
-fn is_sensor_of(entity: &Entity<LocalId>, node: LocalRef) -> bool {
-    entity.refers().contains(&node)
 }
 
 #[cfg(test)]

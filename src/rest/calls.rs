@@ -74,6 +74,7 @@ pub(super) fn asked(ask: &Ask) -> EntityKind {
         Ask::All(kind) => *kind,
         Ask::House { .. } => EntityKind::House,
         Ask::Location { .. } => EntityKind::Location,
+        Ask::Sensors { .. } => EntityKind::Sensor,
     }
 }
 
@@ -85,6 +86,7 @@ pub(super) fn find(ask: &Ask) -> Call {
             vec![("deploymentId", number(*deployment)), ("address", address.map(quote_plus))]
         }
         Ask::Location { house, room } => vec![("houseId", number(*house)), ("roomId", number(*room))],
+        Ask::Sensors { node } => vec![("nodeId", number(Some(*node)))],
     };
     let query: Vec<String> = filters.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
     let path = path(asked(ask));
@@ -114,9 +116,20 @@ pub(super) fn create(id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Call {
     Call { method: Method::POST, target: path(entity.kind()), body, success: Success::Object, kind: Kind::Store, rows_max: None }
 }
 
-pub(super) fn update(entity: &RemoteEntity) -> Call {
+/// The row that an update replaces.
+pub(super) fn row(kind: EntityKind, id: RemoteId) -> Call {
+    let target = format!("{}?id={id}", path(kind));
+    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: None }
+}
+
+/// Replaces a row: keys of it that the entity does not know stay, because a server makes NULL of what is not sent.
+pub(super) fn update(entity: &RemoteEntity, row: &serde_json::Map<String, Value>) -> Call {
     let target = format!("{}?id={}", path(entity.entity.kind()), entity.id);
-    let body = Some(Body::json(&wire::entity_to_json(Some(entity.id), &entity.entity)));
+    let mut object = row.clone();
+    if let Value::Object(ours) = wire::entity_to_json(Some(entity.id), &entity.entity) {
+        object.extend(ours);
+    }
+    let body = Some(Body::json(&Value::Object(object)));
     Call { method: Method::PUT, target, body, success: Success::Object, kind: Kind::Store, rows_max: None }
 }
 

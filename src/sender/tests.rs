@@ -86,6 +86,7 @@ impl Sink for ModelSink {
             Ask::All(kind) => *kind,
             Ask::House { .. } => EntityKind::House,
             Ask::Location { .. } => EntityKind::Location,
+            Ask::Sensors { .. } => EntityKind::Sensor,
         };
         Ok(self.with(|model| model.entities.iter().filter(|it| it.entity.kind() == kind).cloned().collect()))
     }

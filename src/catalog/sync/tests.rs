@@ -2,7 +2,9 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::{
-    domain::{Deployment, House, LocalId, Location, Micros, Node, Room, RoomType, Rows, Sensor, SensorType, Stream},
+    domain::{
+        Brought, Deployment, House, LocalId, LocalRef, Location, Micros, Node, Room, RoomType, Rows, Sensor, SensorType, Stream,
+    },
     ports::{Delivered, Delivery, Presence, PushStatus, Traffic},
 };
 
@@ -15,6 +17,8 @@ enum Fault {
     LostTheRequest,
     /// It says no.
     Refuses,
+    /// It does not store, and never answers.
+    NeverAnswers,
 }
 
 /// A server in memory, with faults for creates by the text of the entity.
@@ -26,13 +30,17 @@ struct Model {
 #[derive(Default)]
 struct State {
     stored: Vec<RemoteEntity>,
-    sensors: usize,
     /// Each is used once, unless it refuses.
     faults: Vec<(&'static str, Fault)>,
     /// Asks for a house with this address fail.
     unaskable: Option<&'static str>,
     without_node_types: bool,
+    /// Lists of this kind fail.
+    unlistable: Option<EntityKind>,
     is_down: bool,
+    takes_no_updates: bool,
+    /// Sensors cannot be listed.
+    without_sensors: bool,
     log: Vec<String>,
 }
 
@@ -56,15 +64,25 @@ impl Sink for Model {
             Ask::All(EntityKind::NodeType) if state.without_node_types => {
                 return Err(Outcome::new(Verdict::Misconfigured, "404"));
             }
+            Ask::All(kind) if state.unlistable == Some(*kind) => return Err(Outcome::new(Verdict::Unknown, "500")),
             Ask::All(kind) => *kind,
             Ask::House { address, .. } if state.unaskable.is_some() && address.as_deref() == state.unaskable => {
                 return Err(Outcome::new(Verdict::Unknown, "500"));
             }
-            // A superset, as a server may answer.
             Ask::House { .. } => EntityKind::House,
             Ask::Location { .. } => EntityKind::Location,
+            Ask::Sensors { .. } if state.without_sensors => return Err(Outcome::new(Verdict::Misconfigured, "404")),
+            Ask::Sensors { .. } => EntityKind::Sensor,
         };
-        Ok(state.stored.iter().filter(|one| one.entity.kind() == kind).cloned().collect())
+        let matches = |one: &&RemoteEntity| match (ask, &one.entity) {
+            // As MySQL compares; without an address, and for locations, a superset comes back, as a server may answer.
+            (Ask::House { address: Some(address), .. }, Entity::House(house)) => {
+                house.address.as_ref().is_some_and(|there| there.to_lowercase() == address.to_lowercase())
+            }
+            (Ask::Sensors { node }, Entity::Sensor(sensor)) => sensor.node == Some(*node),
+            (_, entity) => entity.kind() == kind,
+        };
+        Ok(state.stored.iter().filter(matches).cloned().collect())
     }
 
     async fn create(&self, id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Result<RemoteEntity, Outcome> {
@@ -77,12 +95,13 @@ impl Sink for Model {
         let fault = state.faults.iter().position(|(of, _)| text.contains(of));
         let fault = fault.map(|place| match state.faults[place].1 {
             Fault::Refuses => Fault::Refuses,
+            Fault::NeverAnswers => Fault::NeverAnswers,
             Fault::DidItLostTheAnswer | Fault::LostTheRequest => state.faults.remove(place).1,
         });
         let lost = Err(Outcome::new(Verdict::Unknown, "the answer is lost"));
         match fault {
             Some(Fault::Refuses) => return Err(Outcome::new(Verdict::Refused, "no")),
-            Some(Fault::LostTheRequest) => return lost,
+            Some(Fault::LostTheRequest | Fault::NeverAnswers) => return lost,
             Some(Fault::DidItLostTheAnswer) | None => {}
         }
         let id = id.unwrap_or_else(|| RemoteId(1000 + state.stored.len() as i64));
@@ -94,13 +113,22 @@ impl Sink for Model {
     async fn update(&self, entity: &RemoteEntity) -> Result<(), Outcome> {
         let mut state = self.state.lock().unwrap();
         let kind = entity.entity.kind();
+        state.log.push(format!("update {entity:?}"));
+        if state.takes_no_updates {
+            return Err(Outcome::new(Verdict::Misconfigured, "405"));
+        }
         state.stored.retain(|one| one.id != entity.id || one.entity.kind() != kind);
         state.stored.push(entity.clone());
         Ok(())
     }
 
     async fn put_sensors(&self, sensors: &[Entity<RemoteId>]) -> Result<(), Outcome> {
-        self.state.lock().unwrap().sensors += sensors.len();
+        let mut state = self.state.lock().unwrap();
+        state.log.push(format!("sensors {}", sensors.len()));
+        for sensor in sensors {
+            let id = RemoteId(1000 + state.stored.len() as i64);
+            state.stored.push(RemoteEntity { id, entity: sensor.clone() });
+        }
         Ok(())
     }
 
@@ -134,6 +162,24 @@ impl Model {
         self.state.lock().unwrap().stored.iter().filter(|one| one.entity.kind() == kind).count()
     }
 
+    fn forget_log(&self) {
+        self.state.lock().unwrap().log.clear();
+    }
+
+    /// What was written since the log was last forgotten.
+    fn writes(&self) -> Vec<String> {
+        self.state.lock().unwrap().log.iter().filter(|line| !line.starts_with("find")).cloned().collect()
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        self.state.lock().unwrap().log.iter().filter(|line| line.starts_with(&format!("find {what}"))).count()
+    }
+
+    fn get(&self, kind: EntityKind, id: RemoteId) -> Entity<RemoteId> {
+        let state = self.state.lock().unwrap();
+        state.stored.iter().find(|one| one.entity.kind() == kind && one.id == id).unwrap().entity.clone()
+    }
+
     fn creates(&self) -> usize {
         self.state.lock().unwrap().log.iter().filter(|line| line.starts_with("create")).count()
     }
@@ -143,6 +189,7 @@ impl Model {
 struct Notes {
     intents: BTreeSet<LocalRef>,
     mapped: Mappings,
+    brought: Brought,
 }
 
 #[async_trait]
@@ -152,11 +199,16 @@ impl Journal for Notes {
         Ok(())
     }
 
-    async fn mapped(&mut self, pairs: &[(LocalRef, RemoteId)]) -> Result<(), JournalError> {
-        for (what, id) in pairs {
+    async fn settled(
+        &mut self,
+        mapped: &[(LocalRef, RemoteId)],
+        brought: &[(LocalRef, Entity<RemoteId>)],
+    ) -> Result<(), JournalError> {
+        for (what, id) in mapped {
             self.intents.remove(what);
             self.mapped.insert(*what, *id);
         }
+        self.brought.extend(brought.iter().cloned());
         Ok(())
     }
 }
@@ -193,11 +245,33 @@ fn captured() -> Catalog {
 }
 
 fn all() -> SyncOptions {
-    SyncOptions { recheck: Recheck::All, intents: BTreeSet::new() }
+    SyncOptions { recheck: Recheck::All, refused: Refused::new(), given_up: BTreeSet::new() }
+}
+
+fn unmapped() -> SyncOptions {
+    SyncOptions { recheck: Recheck::Unmapped, ..all() }
 }
 
 async fn run(model: &Model, known: &Mappings, options: &SyncOptions, notes: &mut Notes) -> Result<Synced, SyncError> {
-    sync(model, &captured(), known, options, notes).await
+    run_with(model, &captured(), known, options, notes).await
+}
+
+/// Syncs with these mappings and what the notes know as brought; then forgets what is gone, as the sender does.
+async fn run_with(
+    model: &Model,
+    captured: &Catalog,
+    mappings: &Mappings,
+    options: &SyncOptions,
+    notes: &mut Notes,
+) -> Result<Synced, SyncError> {
+    let brought = notes.brought.clone();
+    let synced = sync(model, captured, Known { mappings, brought: &brought }, options, notes).await?;
+    let gone: Vec<_> = mappings.iter().map(|(what, _)| what).filter(|what| !synced.mappings.contains(*what)).collect();
+    for what in gone {
+        notes.mapped.remove(what);
+        notes.brought.remove(&what);
+    }
+    Ok(synced)
 }
 
 #[tokio::test]
@@ -206,11 +280,11 @@ async fn everything_is_created_once_and_then_found() {
     let mut notes = Notes::default();
     let first = run(&model, &Mappings::default(), &all(), &mut notes).await.unwrap();
     assert_eq!((first.created.len(), first.held.len(), first.mappings.len()), (10, 0, 10));
-    assert_eq!(model.state.lock().unwrap().sensors, 2);
+    assert_eq!(model.count(EntityKind::Sensor), 2);
     assert!(notes.intents.is_empty() && notes.mapped == first.mappings);
     let again = run(&model, &Mappings::default(), &all(), &mut notes).await.unwrap();
     assert_eq!((again.created.len(), again.updated.len(), &again.mappings), (0, 0, &first.mappings));
-    assert_eq!((model.creates(), model.state.lock().unwrap().sensors), (10, 2));
+    assert_eq!((model.creates(), model.count(EntityKind::Sensor)), (10, 2));
 }
 
 #[tokio::test]
@@ -222,12 +296,12 @@ async fn a_lost_answer_never_makes_a_second_entity() {
             let lost = run(&model, &Mappings::default(), &all(), &mut notes).await.unwrap_err();
             assert!(matches!(&lost, SyncError::Sink { outcome, .. } if outcome.verdict == Verdict::Unknown), "{of}: {lost}");
             assert_eq!(notes.intents.len(), 1, "{of}: the intent stands until it is mapped");
-            let options = SyncOptions { recheck: Recheck::Unmapped, intents: notes.intents.clone() };
+            let options = unmapped();
             let known = notes.mapped.clone();
             let synced = run(&model, &known, &options, &mut notes).await.unwrap();
             assert_eq!((synced.held.len(), synced.mappings.len(), notes.intents.len()), (0, 10, 0), "{of}");
-            assert_eq!(model.state.lock().unwrap().stored.len(), 10, "{of}");
-            assert_eq!(model.state.lock().unwrap().sensors, 2, "{of}: each node's sensors once");
+            assert_eq!(model.state.lock().unwrap().stored.len(), 12, "{of}: ten and two sensors");
+            assert_eq!(model.count(EntityKind::Sensor), 2, "{of}: each node's sensors once");
         }
     }
 }
@@ -238,7 +312,8 @@ async fn a_house_that_the_server_cannot_take_holds_only_what_is_in_it() {
     let unaskable = State { unaskable: Some("Straße 2"), ..State::default() };
     for state in [refused, unaskable] {
         let model = Model::new(state);
-        let synced = run(&model, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
+        let mut notes = Notes::default();
+        let synced = run(&model, &Mappings::default(), &all(), &mut notes).await.unwrap();
         let held: Vec<_> = synced.held.iter().map(|held| held.what).collect();
         assert_eq!(held, [at(EntityKind::House, 2), at(EntityKind::Location, 2)]);
         assert_eq!(synced.held[1].why, "Location 2 waits for House 2");
@@ -250,8 +325,8 @@ async fn a_house_that_the_server_cannot_take_holds_only_what_is_in_it() {
             let mut state = model.state.lock().unwrap();
             (state.faults, state.unaskable) = (Vec::new(), None);
         }
-        let options = SyncOptions { recheck: Recheck::Unmapped, intents: BTreeSet::new() };
-        let healed = run(&model, &synced.mappings, &options, &mut Notes::default()).await.unwrap();
+        let options = unmapped();
+        let healed = run(&model, &synced.mappings, &options, &mut notes).await.unwrap();
         assert_eq!((healed.held.len(), healed.updated.as_slice()), (0, [at(EntityKind::Node, 12)].as_slice()));
     }
 }
@@ -278,8 +353,8 @@ async fn a_server_without_node_types_gets_its_nodes_all_the_same() {
     };
     captured.insert(at(EntityKind::NodeType, 3), Entity::NodeType(node_type));
     captured.insert(at(EntityKind::Node, 13), Entity::Node(Node { location: None, node_type: Some(LocalId(3)) }));
-    let synced = sync(&model, &captured, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
-    assert_eq!(synced.held.iter().map(|held| held.what).collect::<Vec<_>>(), [at(EntityKind::NodeType, 3)]);
+    let synced = run_with(&model, &captured, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
+    assert!(synced.held.is_empty() && synced.notes[0].contains("no node types"), "{synced:?}");
     assert!(synced.mappings.get(at(EntityKind::Node, 13)).is_some());
 }
 
@@ -289,7 +364,7 @@ async fn entities_that_share_an_identity_share_one_central_entity() {
     let twin = captured[&at(EntityKind::House, 1)].clone();
     captured.insert(at(EntityKind::House, 7), twin);
     let model = Model::default();
-    let synced = sync(&model, &captured, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
+    let synced = run_with(&model, &captured, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
     assert_eq!(model.count(EntityKind::House), 2);
     assert_eq!(synced.mappings.get(at(EntityKind::House, 7)), synced.mappings.get(at(EntityKind::House, 1)));
 }
@@ -309,27 +384,28 @@ async fn a_centre_that_was_rebuilt_is_mapped_anew_and_what_stands_on_it_too() {
 }
 
 #[tokio::test]
-async fn what_is_mapped_is_not_looked_up_again_unless_asked() {
+async fn what_is_mapped_and_unchanged_is_not_looked_up_again_unless_asked() {
     let model = Model::default();
-    let first = run(&model, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
-    model.state.lock().unwrap().log.clear();
-    let options = SyncOptions { recheck: Recheck::Unmapped, intents: BTreeSet::new() };
-    let second = run(&model, &first.mappings, &options, &mut Notes::default()).await.unwrap();
+    let mut notes = Notes::default();
+    let first = run(&model, &Mappings::default(), &all(), &mut notes).await.unwrap();
+    model.forget_log();
+    let second = run(&model, &first.mappings, &unmapped(), &mut notes).await.unwrap();
     assert_eq!(second.mappings, first.mappings);
-    assert_eq!(model.state.lock().unwrap().log, ["find All(Node)"]);
+    assert_eq!(model.state.lock().unwrap().log, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_node_is_not_taken_back_into_a_house_that_has_ended() {
     let model = Model::default();
+    let mut notes = Notes::default();
     let mut here = captured();
     let Some(Entity::House(house)) = here.get_mut(&at(EntityKind::House, 1)) else { panic!("house 1") };
     house.end = Some(Micros(5));
-    let first = sync(&model, &here, &Mappings::default(), &all(), &mut Notes::default()).await.unwrap();
+    let first = run_with(&model, &here, &Mappings::default(), &all(), &mut notes).await.unwrap();
     // It was moved to another gateway's house, and that gateway has said so.
     let moved = Entity::Node(Node { location: Some(RemoteId(77)), node_type: None });
     model.update(&RemoteEntity { id: RemoteId(11), entity: moved }).await.unwrap();
-    let again = sync(&model, &here, &first.mappings, &all(), &mut Notes::default()).await.unwrap();
+    let again = run_with(&model, &here, &first.mappings, &all(), &mut notes).await.unwrap();
     assert_eq!(again.updated, []);
 }
 
@@ -340,7 +416,7 @@ async fn a_room_whose_letters_the_centre_does_not_have_is_made_once() {
     here.insert(at(EntityKind::Room, 1), Entity::Room(Room { room_type: None, name: Some("Łazienka".into()) }));
     let mut known = Mappings::default();
     for _ in 0..4 {
-        known = sync(&model, &here, &known, &all(), &mut Notes::default()).await.unwrap().mappings;
+        known = run_with(&model, &here, &known, &all(), &mut Notes::default()).await.unwrap().mappings;
         for one in &mut model.state.lock().unwrap().stored {
             if let Entity::Room(room) = &mut one.entity {
                 room.name = room.name.as_ref().map(|name| name.replace('Ł', "?"));
@@ -349,3 +425,5 @@ async fn a_room_whose_letters_the_centre_does_not_have_is_made_once() {
     }
     assert_eq!(model.count(EntityKind::Room), 1);
 }
+
+mod changed;
