@@ -11,6 +11,8 @@ mod confirm;
 mod follow;
 mod identity;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod sensors;
 mod sync;
 

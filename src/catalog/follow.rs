@@ -33,6 +33,8 @@ pub(super) fn as_brought(
 /// The central entity with what changed here between `before` and now; everything else is as it is `there`.
 pub(super) fn merged(before: &Entity<RemoteId>, now: &Entity<RemoteId>, there: &Entity<RemoteId>) -> Entity<RemoteId> {
     match (before, now, there) {
+        // Without a name everything else is the identity.
+        (_, Entity::Deployment(Deployment { name: None, .. }) | Entity::House(House { address: None, .. }), _) => now.clone(),
         (Entity::Deployment(before), Entity::Deployment(now), Entity::Deployment(there)) => Entity::Deployment(Deployment {
             name: newer(&before.name, &now.name, &there.name),
             description: newer(&before.description, &now.description, &there.description),

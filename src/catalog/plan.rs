@@ -74,7 +74,7 @@ pub struct Plan {
 pub fn plan(kind: EntityKind, open: &BTreeSet<LocalRef>, given: &Given<'_>) -> Plan {
     let there = There::new(kind, given);
     let mut plan = Plan::default();
-    let mut wanted: HashSet<Identity> = HashSet::new();
+    let mut wanted = Wanted::default();
     for (what, entity) in open.iter().filter_map(|what| Some((*what, given.captured.get(what)?))) {
         match entity {
             Entity::SensorType(_) | Entity::NodeType(_) => plan.global(what, entity, &there),
@@ -85,15 +85,25 @@ pub fn plan(kind: EntityKind, open: &BTreeSet<LocalRef>, given: &Given<'_>) -> P
             Entity::Sensor(_) => {}
         }
     }
+    // A room of that name is about to be there.
+    plan.held.retain(|held| !wanted.rooms.get(&held.what).is_some_and(|identity| wanted.new.contains(identity)));
     plan
+}
+
+/// What will be there when this plan has been carried out.
+#[derive(Default)]
+struct Wanted {
+    new: HashSet<Identity>,
+    /// Rooms that wait for their type, with what they would be found by.
+    rooms: HashMap<LocalRef, Identity>,
 }
 
 /// The central entities, ready to be looked up.
 struct There<'a> {
     by_id: HashMap<RemoteId, &'a RemoteEntity>,
     by_content: HashMap<Identity, Vec<&'a RemoteEntity>>,
-    /// The identities that entities of this kind have here now.
-    here: HashSet<Identity>,
+    /// The identities that entities of this kind have here now, and how many have each.
+    here: HashMap<Identity, usize>,
 }
 
 impl<'a> There<'a> {
@@ -106,8 +116,20 @@ impl<'a> There<'a> {
         }
         let by_id = given.central.iter().map(|entity| (entity.id, entity)).collect();
         let of_kind = given.captured.iter().filter(|(what, _)| what.kind == kind);
-        let here = of_kind.filter_map(|(what, entity)| Identity::of(&translated(*what, entity, given.mappings).ok()?)).collect();
+        let identities = of_kind.filter_map(|(what, entity)| Identity::of(&translated(*what, entity, given.mappings).ok()?));
+        let mut here: HashMap<Identity, usize> = HashMap::new();
+        for identity in identities {
+            *here.entry(identity).or_default() += 1;
+        }
         Self { by_id, by_content, here }
+    }
+}
+
+impl There<'_> {
+    /// Whether a new name is one that the central entity can be given: nothing else here has it, or has taken over the old one.
+    fn is_renamed(&self, before: &Entity<RemoteId>, now: &Identity) -> bool {
+        let having = |identity: &Identity| self.here.get(identity).copied().unwrap_or(0);
+        having(now) <= 1 && Identity::of(before).is_none_or(|before| having(&before) == 0)
     }
 }
 
@@ -193,7 +215,7 @@ impl Plan {
         entity: &Entity<LocalId>,
         given: &Given<'_>,
         there: &There<'_>,
-        wanted: &mut HashSet<Identity>,
+        wanted: &mut Wanted,
     ) {
         let translated = translated(what, entity, given.mappings);
         // A room is known by its name alone, so it can be found although its type is not mapped.
@@ -223,9 +245,9 @@ impl Plan {
                 return;
             }
             match given.known.brought_as(what, found.id) {
-                // Renamed here, and still there under the name of before, which nothing else here has taken.
-                Some(before) if is_still(before, &found.entity) && !Identity::of(before).is_some_and(|it| there.here.contains(&it)) => {
-                    wanted.insert(identity);
+                // Renamed here, and still there under the name of before.
+                Some(before) if is_still(before, &found.entity) && there.is_renamed(before, &identity) => {
+                    wanted.new.insert(identity);
                     self.mapped.push((what, found.id));
                     self.follow(what, before, &sought, found);
                     return;
@@ -239,9 +261,12 @@ impl Plan {
             }
         }
         match translated {
-            Err(held) => self.held.push(held),
+            Err(held) => {
+                wanted.rooms.insert(what, identity);
+                self.held.push(held);
+            }
             Ok(_) => {
-                if wanted.insert(identity) {
+                if wanted.new.insert(identity) {
                     self.create.push(what);
                 }
             }

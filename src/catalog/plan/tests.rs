@@ -309,3 +309,71 @@ mod renamed {
         assert_eq!(*last, remote(7, Entity::Deployment(with(Some("new"), Some(9)))));
     }
 }
+
+mod odd {
+    //! Each oddity that names may have, by itself.
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_compared_as_mysql_compares_whatever_it_holds() {
+        let long = "x".repeat(255);
+        let pairs = [
+            ("a_b", "A_B", true),
+            ("a_b", "axb", false),
+            ("a*", "a*  ", true),
+            ("a*", "abc", false),
+            ("50% + #2", "50% + #2", true),
+            ("50%", "50x", false),
+            ("Straße 2", "STRAßE 2", true),
+            ("Straße 2", "Strasse 2", false),
+            (" a", "a", false),
+            (&long, &long.to_uppercase(), true),
+            (&long, &long[1..], false),
+            ("None", "none", true),
+        ];
+        for (here, there, is_same) in pairs {
+            let captured = catalog(EntityKind::House, [(1, house(None, Some(here)))]);
+            let central = [remote(7, house(None, Some(there)))];
+            let plan = planned(EntityKind::House, &captured, &central, &Mappings::default(), &Mappings::default());
+            assert_eq!((plan.mapped.len() == 1, plan.create.len() == 1), (is_same, !is_same), "{here} / {there}");
+        }
+    }
+
+    #[test]
+    fn a_room_that_waits_for_its_type_is_no_longer_held_when_one_of_its_name_is_about_to_be_made() {
+        let room = |room_type: Option<i64>| Entity::Room(Room { room_type: room_type.map(LocalId), name: Some("Loft".into()) });
+        let captured = catalog(EntityKind::Room, [(1, room(Some(9))), (2, room(None))]);
+        let plan = planned(EntityKind::Room, &captured, &[], &Mappings::default(), &Mappings::default());
+        assert_eq!((plan.create, plan.held), (vec![local(EntityKind::Room, 2)], Vec::new()));
+    }
+
+    /// Deployments that were brought as "Pilot" under 7, and are something else now.
+    fn renamed(now: [Deployment; 2], there: Deployment) -> Plan {
+        let pilot = Deployment { name: Some("Pilot".into()), description: None, start: None, end: None };
+        let [first, second] = now;
+        let captured = catalog(EntityKind::Deployment, [(1, Entity::Deployment(first)), (2, Entity::Deployment(second))]);
+        let brought = Brought::from([(local(EntityKind::Deployment, 1), Entity::Deployment(pilot))]);
+        let known = mappings(&[(EntityKind::Deployment, 1, 7)]);
+        let known = Known { mappings: &known, brought: &brought };
+        let central = [remote(7, Entity::Deployment(there))];
+        planned_after(EntityKind::Deployment, &captured, &central, &Mappings::default(), known)
+    }
+
+    fn deployment(name: Option<&str>, end: Option<i64>) -> Deployment {
+        Deployment { name: name.map(str::to_owned), description: None, start: None, end: end.map(Micros) }
+    }
+
+    #[test]
+    fn what_lost_its_name_here_is_known_by_all_the_rest_and_takes_all_of_it_there() {
+        let plan = renamed([deployment(None, None), deployment(Some("other"), None)], deployment(Some("Pilot"), Some(5)));
+        assert_eq!(plan.update, [(local(EntityKind::Deployment, 1), remote(7, Entity::Deployment(deployment(None, None))))]);
+    }
+
+    #[test]
+    fn what_takes_a_name_that_another_has_here_is_not_renamed_but_joins_it() {
+        let twins = [deployment(Some("Phase 2"), None), deployment(Some("phase 2"), None)];
+        let plan = renamed(twins, deployment(Some("Pilot"), None));
+        assert_eq!((plan.update.len(), plan.mapped.len(), plan.create.len()), (0, 0, 1));
+    }
+}

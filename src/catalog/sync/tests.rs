@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What the model server does to a create that it is told of.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     /// It stores, and the answer is lost.
     DidItLostTheAnswer,
@@ -100,7 +100,10 @@ impl Sink for Model {
         });
         let lost = Err(Outcome::new(Verdict::Unknown, "the answer is lost"));
         match fault {
-            Some(Fault::Refuses) => return Err(Outcome::new(Verdict::Refused, "no")),
+            Some(Fault::Refuses) => {
+                state.log.pop();
+                return Err(Outcome::new(Verdict::Refused, "no"));
+            }
             Some(Fault::LostTheRequest | Fault::NeverAnswers) => return lost,
             Some(Fault::DidItLostTheAnswer) | None => {}
         }
@@ -166,7 +169,7 @@ impl Model {
         self.state.lock().unwrap().log.clear();
     }
 
-    /// What was written since the log was last forgotten.
+    /// What was written since the log was last forgotten; a creation that is refused is tried again and again, for it may be mended.
     fn writes(&self) -> Vec<String> {
         self.state.lock().unwrap().log.iter().filter(|line| !line.starts_with("find")).cloned().collect()
     }
@@ -427,3 +430,4 @@ async fn a_room_whose_letters_the_centre_does_not_have_is_made_once() {
 }
 
 mod changed;
+mod random;
