@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     codec::{self, Run},
-    domain::{LocalRef, Rows},
+    domain::{LocalRef, Rows, Stream},
 };
 
 /// How much waits for one entity.
@@ -21,6 +21,8 @@ pub struct HeldRows {
     pub rows: u64,
     /// Chunks that they lie in.
     pub chunks: u64,
+    /// Encoded bytes.
+    pub bytes: u64,
 }
 
 /// A parked chunk, decoded.
@@ -36,21 +38,98 @@ pub struct ParkedChunk {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedCursor(Vec<u8>);
 
-/// Adds rows to a change as parked chunks; gives the number and the lowest place of each.
-pub(super) fn park(change: &mut Change, run: &Run, rows: &Rows, reason: &Reason, notes: &mut Notes) -> Vec<(u64, i64)> {
+/// A held chunk smaller than this takes in what is held next: a trickle must not become an entry for each row, and rewriting a large one for
+/// each row of a trickle would wear out a disk.
+const JOIN_BYTES_MAX: usize = 2_000;
+
+/// What parking did.
+#[derive(Debug, Default)]
+pub(super) struct Parking {
+    /// The number and the lowest place of each chunk that was written.
+    pub(super) chunks: Vec<(u64, i64)>,
+    /// The chunk before, which took in some of the rows: what it took until then.
+    joined_bytes: Option<u64>,
+    bytes: u64,
+}
+
+impl Parking {
+    /// Counts it.
+    pub(super) fn note(&self, held: &mut HeldRows, rows: u64) {
+        held.rows += rows;
+        held.chunks += self.chunks.len() as u64 - u64::from(self.joined_bytes.is_some());
+        held.bytes = held.bytes + self.bytes - self.joined_bytes.unwrap_or(0);
+    }
+}
+
+/// Adds rows to a change as parked chunks.
+pub(super) fn park(
+    store: &Store,
+    change: &mut Change,
+    run: &Run,
+    rows: &Rows,
+    reason: &Reason,
+    notes: &mut Notes,
+) -> Result<Parking, StoreError> {
     let mut reason = reason.clone();
     if let Reason::Refused(why) = &mut reason {
         shorten(why);
     }
-    let mut parked_chunks = Vec::new();
+    let mut parking = Parking::default();
+    let small = small_chunk(store, run, rows, &reason)?;
+    let (run, rows, mut joined) = match &small {
+        Some(small) => (&small.run, &small.rows, Some(small.number)),
+        None => (run, rows, None),
+    };
     for chunk in codec::encode(run, rows, PARKED_CHUNK_BYTES_MAX) {
         let parked = Parked { stream: rows.stream(), count: chunk.header.count, at: run.captured_at, reason: reason.clone() };
         let value = [format::to_bytes(&parked), chunk.bytes].concat();
-        change.put(format::parked_key(&reason, notes.next_parked), value);
-        parked_chunks.push((notes.next_parked, chunk.header.lowest));
-        notes.next_parked += 1;
+        let number = joined.take().unwrap_or_else(|| {
+            notes.next_parked += 1;
+            notes.next_parked - 1
+        });
+        parking.bytes += value.len() as u64;
+        parking.chunks.push((number, chunk.header.lowest));
+        change.put(format::parked_key(&reason, number), value);
     }
-    parked_chunks
+    parking.joined_bytes = small.map(|small| small.bytes);
+    Ok(parking)
+}
+
+/// A small chunk with more rows behind its own.
+struct Small {
+    number: u64,
+    bytes: u64,
+    run: Run,
+    rows: Rows,
+}
+
+/// The last chunk that is held for the same reason and of the same stream, if there is room in it.
+fn small_chunk(store: &Store, run: &Run, rows: &Rows, reason: &Reason) -> Result<Option<Small>, StoreError> {
+    let Reason::Held(what) = reason else { return Ok(None) };
+    let mut up_to = u64::MAX;
+    // The streams may take turns.
+    for _ in Stream::ALL {
+        let last = store.last_up_to(&format::held_prefix(*what), &format::parked_key(reason, up_to))?;
+        let Some((key, value)) = last else { return Ok(None) };
+        let number = format::number_of_parked_key(&key).unwrap_or_default();
+        let (parked, chunk) = split(store, &value)?;
+        if parked.stream == rows.stream() {
+            if value.len() >= JOIN_BYTES_MAX {
+                return Ok(None);
+            }
+            let (header, mut joined) = codec::decode(chunk).map_err(|error| damaged(store, &error))?;
+            let (epoch, generation, freshness) = (header.epoch, header.generation, header.freshness);
+            if (epoch, generation, freshness) != (run.epoch, run.generation, run.freshness) || !joined.fits(rows) {
+                return Ok(None);
+            }
+            joined.extend(rows.clone());
+            let run = Run { epoch, generation, first: header.first, captured_at: parked.at, freshness };
+            return Ok(Some(Small { number, bytes: value.len() as u64, run, rows: joined }));
+        }
+        let Some(before) = number.checked_sub(1) else { return Ok(None) };
+        up_to = before;
+    }
+    Ok(None)
 }
 
 /// Cuts a text to what a parked value has room for.
@@ -83,6 +162,7 @@ pub(super) fn survey(store: &Store, places: &mut Places) -> Result<BTreeMap<Loca
                 let entry = held.entry(what).or_default();
                 entry.rows += u64::from(parked.count);
                 entry.chunks += 1;
+                entry.bytes += value.len() as u64;
             }
         }
     }
@@ -95,10 +175,11 @@ pub(super) fn damaged(store: &Store, error: &codec::CodecError) -> StoreError {
 }
 
 /// Takes one chunk of rows out of the count.
-pub(super) fn forget(held: &mut BTreeMap<LocalRef, HeldRows>, what: LocalRef, rows: u64) {
+pub(super) fn forget(held: &mut BTreeMap<LocalRef, HeldRows>, what: LocalRef, rows: u64, bytes: u64) {
     if let Some(entry) = held.get_mut(&what) {
         entry.rows -= rows;
         entry.chunks -= 1;
+        entry.bytes -= bytes;
         if entry.chunks == 0 {
             held.remove(&what);
         }

@@ -143,6 +143,40 @@ async fn held_rows_return_at_the_tail_once_and_survive_a_reopening() {
 }
 
 #[tokio::test]
+async fn a_trickle_of_held_rows_shares_chunks_in_its_order_and_returns_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    for number in 0..600 {
+        outbox.append(captured(number..number + 1)).await.unwrap();
+        let batch = lease(&outbox, 1).await.unwrap();
+        let aside = vec![SetAside { reason: Reason::Held(node(number % 2)), rows: vec![0] }];
+        outbox.settle(batch, aside, None, AT).await.unwrap();
+    }
+    let held = outbox.snapshot().held;
+    for held in held.values() {
+        assert_eq!(held.rows, 300);
+        assert!(held.chunks <= 10, "{held:?}");
+    }
+    let bytes: u64 = held.values().map(|held| held.bytes).sum();
+    drop(outbox);
+    let outbox = open(dir.path());
+    assert_eq!(outbox.snapshot().held, held, "counted alike when it is opened");
+    assert!(bytes < 600 * 16, "{bytes} bytes for 600 rows");
+    for even in [0, 1] {
+        assert_eq!(outbox.return_held(node(even)).await.unwrap(), 300);
+    }
+    let mut returned = Rows::empty(Stream::Reading);
+    while let Some(batch) = lease(&outbox, 1_000).await {
+        returned.extend(batch.rows.clone());
+        outbox.settle(batch, Vec::new(), None, AT).await.unwrap();
+    }
+    let numbers: Vec<i64> = (0..600).step_by(2).chain((0..600).skip(1).step_by(2)).collect();
+    assert_eq!((0..600).map(|row| returned.int(0, row).unwrap() / 1_000_000).collect::<Vec<_>>(), numbers);
+    assert!(outbox.snapshot().held.is_empty());
+    balance(outbox.snapshot().stream(Stream::Reading));
+}
+
+#[tokio::test]
 async fn refused_rows_stay_with_a_shortened_reason() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path());

@@ -281,13 +281,11 @@ impl Writer {
                 freshness: batch.freshness,
             };
             parked += rows.len() as u64;
-            let chunks = parked::park(&mut change, &run, &batch.rows.pick(rows), reason, &mut notes);
+            let parking = parked::park(store, &mut change, &run, &batch.rows.pick(rows), reason, &mut notes)?;
             if let Reason::Held(what) = reason {
-                let entry = Arc::make_mut(&mut held).entry(*what).or_default();
-                entry.rows += rows.len() as u64;
-                entry.chunks += chunks.len() as u64;
+                parking.note(Arc::make_mut(&mut held).entry(*what).or_default(), rows.len() as u64);
             }
-            parked_chunks.extend(chunks);
+            parked_chunks.extend(parking.chunks);
         }
         let settled = batch.rows.len() as u64;
         state.cursor = batch.end();
@@ -404,7 +402,7 @@ impl Writer {
             removed.extend(format::number_of_parked_key(&key));
             change.remove(key);
             returned += rows.len() as u64;
-            parked::forget(Arc::make_mut(&mut held), what, rows.len() as u64);
+            parked::forget(Arc::make_mut(&mut held), what, rows.len() as u64, value.len() as u64);
         }
         if returned == 0 {
             return Ok(0);
