@@ -12,7 +12,7 @@ use super::{
     identity::{Identity, conflict, is_mangled, name},
 };
 use crate::{
-    domain::{Brought, Catalog, Entity, EntityKind, LocalId, LocalRef, Mappings, Node, RemoteId, Room},
+    domain::{Brought, Catalog, Entity, EntityKind, House, LocalId, LocalRef, Mappings, Node, RemoteId, Room},
     ports::RemoteEntity,
 };
 
@@ -167,6 +167,16 @@ fn is_still(before: &Entity<RemoteId>, there: &Entity<RemoteId>) -> bool {
     Identity::of(before) == Identity::of(there) || is_mangled(before, there)
 }
 
+/// Whether what was brought points to the same as then. In a centre that was rebuilt an id of before may be another deployment's, and a house
+/// of that address in it another house.
+fn stands(before: &Entity<RemoteId>, given: &Given<'_>) -> bool {
+    let Entity::House(House { deployment: Some(id), .. }) = before else { return true };
+    let is_it = |(what, known): (LocalRef, RemoteId)| {
+        what.kind == EntityKind::Deployment && known == *id && given.mappings.get(what) == Some(known)
+    };
+    given.known.mappings.iter().any(is_it)
+}
+
 impl Plan {
     /// Sensor types and node types: the id says which, and name, code and units must agree.
     fn global(&mut self, what: LocalRef, entity: &Entity<LocalId>, there: &There<'_>) {
@@ -246,7 +256,7 @@ impl Plan {
             }
             match given.known.brought_as(what, found.id) {
                 // Renamed here, and still there under the name of before.
-                Some(before) if is_still(before, &found.entity) && there.is_renamed(before, &identity) => {
+                Some(before) if is_still(before, &found.entity) && stands(before, given) && there.is_renamed(before, &identity) => {
                     wanted.new.insert(identity);
                     self.mapped.push((what, found.id));
                     self.follow(what, before, &sought, found);

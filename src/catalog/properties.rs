@@ -154,6 +154,12 @@ impl World {
         let mut writes = 0;
         let mut behind = BTreeSet::new();
         for (what, one) in plan.update {
+            if let Some(Entity::House(House { deployment: Some(of), .. })) = self.get(kind, one.id) {
+                prop_assert!(
+                    self.mappings.iter().any(|(what, id)| what.kind == EntityKind::Deployment && id == *of),
+                    "{what} takes over a house of another deployment"
+                );
+            }
             if self.takes_updates {
                 self.put(kind, one);
                 writes += 1;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::{Deployment, House, Location, Micros, NodeType, Room, RoomType, SensorType};
+use crate::domain::{Deployment, Location, Micros, NodeType, Room, RoomType, SensorType};
 
 /// Plans everything captured, with ids known from before and nothing known as brought.
 fn planned(kind: EntityKind, captured: &Catalog, central: &[RemoteEntity], mappings: &Mappings, known: &Mappings) -> Plan {
@@ -281,11 +281,24 @@ mod renamed {
         let captured = catalog(EntityKind::House, [(3, house(Some(LocalId(2)), Some("Mill Lane")))]);
         let now = mappings(&[(EntityKind::Deployment, 1, 10), (EntityKind::Deployment, 2, 20)]);
         let brought = Brought::from([(local(EntityKind::House, 3), house(Some(RemoteId(10)), Some("Mill Lane")))]);
-        let known = mappings(&[(EntityKind::House, 3, 30)]);
+        let known = mappings(&[(EntityKind::Deployment, 1, 10), (EntityKind::House, 3, 30)]);
         let known = Known { mappings: &known, brought: &brought };
         let central = [remote(30, house(Some(RemoteId(10)), Some("Mill Lane")))];
         let plan = planned_after(EntityKind::House, &captured, &central, &now, known);
         assert_eq!(plan.update, [(local(EntityKind::House, 3), remote(30, house(Some(RemoteId(20)), Some("Mill Lane"))))]);
+    }
+
+    #[test]
+    fn a_house_of_that_address_in_another_deployment_under_the_old_id_is_another_house() {
+        let captured = catalog(EntityKind::House, [(3, house(Some(LocalId(1)), Some("Mill Lane")))]);
+        // The centre was rebuilt: deployment 1 was 10 there and is 20 now, and 10 is somebody else's.
+        let now = mappings(&[(EntityKind::Deployment, 1, 20)]);
+        let brought = Brought::from([(local(EntityKind::House, 3), house(Some(RemoteId(10)), Some("Mill Lane")))]);
+        let known = mappings(&[(EntityKind::Deployment, 1, 10), (EntityKind::House, 3, 30)]);
+        let known = Known { mappings: &known, brought: &brought };
+        let central = [remote(30, house(Some(RemoteId(10)), Some("Mill Lane")))];
+        let plan = planned_after(EntityKind::House, &captured, &central, &now, known);
+        assert_eq!((plan.mapped.len(), plan.update.len(), plan.create), (0, 0, vec![local(EntityKind::House, 3)]));
     }
 
     #[test]
