@@ -7,7 +7,8 @@ use std::{
 use super::*;
 use crate::{
     domain::{
-        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, Position, Rows, SensorType, Seq, SourceId,
+        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, NodeType, Position, Rows, SensorType, Seq,
+        SourceId,
     },
     outbox::{Captured, OpenOptions},
     ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Traffic},
@@ -33,6 +34,10 @@ struct Model {
     rows_max: Option<usize>,
     /// Addresses that are refused.
     refused_address: Option<String>,
+    /// Creations with this address never get an answer.
+    unanswered_address: Option<String>,
+    /// How often that was tried.
+    tries: usize,
     delivered: Vec<(Seq, Seq)>,
     statuses: usize,
     /// How long a status takes.
@@ -97,6 +102,12 @@ impl Sink for ModelSink {
                 && house.address.as_ref() == Some(refused)
             {
                 return Err(Outcome::new(Verdict::Refused, "this address"));
+            }
+            if let (Entity::House(house), Some(_)) = (entity, &model.unanswered_address)
+                && house.address == model.unanswered_address
+            {
+                model.tries += 1;
+                return Err(Outcome::new(Verdict::Unknown, "no answer"));
             }
             let made = RemoteEntity { id: id.unwrap_or(RemoteId(1_000 + model.entities.len() as i64)), entity: entity.clone() };
             model.entities.push(made.clone());
@@ -285,6 +296,82 @@ async fn rows_of_a_house_that_the_server_refuses_are_held_and_return_when_it_tak
     assert_all_there_once(&sink, 0..300);
     sink.with(|model| assert!(model.readings.values().all(|(_, stored)| *stored == 1), "each exactly once"));
     assert_eq!((outbox.snapshot().parked(), outbox.snapshot().pending()), (0, 0));
+}
+
+/// The node's type at one end, by its name.
+fn node_type<I>(name: &str) -> Entity<I> {
+    let name = Some(name.to_owned());
+    let (time, seq, updated_seq, period, blink, configured) = (None, None, None, None, None, None);
+    Entity::NodeType(NodeType { name, time, seq, updated_seq, period, blink, configured })
+}
+
+fn typed(seconds: std::ops::Range<i64>) -> Captured {
+    let mut captured = captured(seconds);
+    captured.catalog.pop();
+    captured.catalog.push((of(EntityKind::NodeType, 3), node_type("CO2")));
+    let node = Node { location: Some(LocalId(4)), node_type: Some(LocalId(3)) };
+    captured.catalog.push((of(EntityKind::Node, 1), Entity::Node(node)));
+    captured
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_a_node_whose_type_is_in_conflict_are_held_and_return_once_when_it_is_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    sink.with(|model| model.entities.push(RemoteEntity { id: RemoteId(3), entity: node_type("VOC") }));
+    outbox.append(typed(0..300)).await.unwrap();
+    drain(&outbox, &sink).await;
+    assert_eq!(outbox.snapshot().held.get(&of(EntityKind::Node, 1)).map(|held| held.rows), Some(300));
+    sink.with(|model| {
+        assert!(model.readings.is_empty(), "nothing goes out under a wrong meaning");
+        model.entities.retain(|it| it.entity.kind() != EntityKind::NodeType);
+        model.entities.push(RemoteEntity { id: RemoteId(3), entity: node_type("co2") });
+    });
+    drain(&outbox, &sink).await;
+    assert_all_there_once(&sink, 0..300);
+    sink.with(|model| assert!(model.readings.values().all(|(_, stored)| *stored == 1), "each exactly once"));
+    assert_eq!((outbox.snapshot().parked(), outbox.snapshot().pending()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_for_a_house_and_then_for_a_type_return_exactly_once_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    sink.with(|model| model.refused_address = Some("Café".into()));
+    outbox.append(typed(0..300)).await.unwrap();
+    drain(&outbox, &sink).await;
+    assert_eq!(outbox.snapshot().held.get(&of(EntityKind::Location, 5)).map(|held| held.rows), Some(100));
+    // The house can be had, and now the type is in conflict.
+    sink.with(|model| {
+        model.refused_address = None;
+        model.entities.retain(|it| it.entity.kind() != EntityKind::NodeType);
+        model.entities.push(RemoteEntity { id: RemoteId(3), entity: node_type("VOC") });
+    });
+    drain(&outbox, &sink).await;
+    let held: Vec<_> = outbox.snapshot().held.iter().map(|(what, held)| (*what, held.rows)).collect();
+    assert_eq!(held, [(of(EntityKind::Node, 1), 100)]);
+    // Mended here.
+    let mended = Captured { catalog: vec![(of(EntityKind::NodeType, 3), node_type("VOC"))], ..captured(300..310) };
+    outbox.append(mended).await.unwrap();
+    drain(&outbox, &sink).await;
+    assert_all_there_once(&sink, 0..310);
+    sink.with(|model| assert!(model.readings.values().all(|(_, stored)| *stored == 1), "each exactly once"));
+    let state = outbox.snapshot().stream(Stream::Reading).clone();
+    assert_eq!((state.parked_now(), state.pending(), state.returned, state.acked), (0, 0, 200, 310));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_house_whose_creation_never_gets_an_answer_is_held_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    sink.with(|model| model.unanswered_address = Some("Café".into()));
+    outbox.append(captured(0..300)).await.unwrap();
+    drain(&outbox, &sink).await;
+    sink.with(|model| assert_eq!((model.readings.len(), model.tries), (200, CREATE_TRIES as usize)));
+    assert_eq!(outbox.snapshot().held[&of(EntityKind::Location, 5)].rows, 100);
+    sink.with(|model| model.unanswered_address = None);
+    drain(&outbox, &sink).await;
+    assert_all_there_once(&sink, 0..300);
 }
 
 #[tokio::test(start_paused = true)]
