@@ -108,6 +108,57 @@ async fn with_the_watermark_saved_apart_from_the_rows_the_same_kills_lose_rows()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_house_that_a_legacy_server_cannot_have_return_once_each_through_kills_when_another_stands_there() {
+    let Some(mut scene) = Scene::set(Schema::classic(), "legacy", 100_000).await else { return };
+    scene.source.run("UPDATE House SET address = '1 Gewächshaus Row' WHERE id = 207").await;
+    let gateway = scene.gateway().with_request_max("12KiB");
+    assert_exit(&gateway.output(&["run", "--once"]).await, 1);
+    let before = scene.compare().await;
+    assert!(before.readings.lost > 25_000 && before.node_states.lost == 0, "its readings are held, and nothing else: {before}");
+    assert_eq!((before.readings.duplicated, before.wrong_rooms), (0, 0), "{before}");
+
+    scene.central.replace_by("packhorse").await;
+    let bulks = || scene.proxy.requests_of("/rest/bulk/");
+    for kill in 0..6 {
+        let mut running = gateway.spawn(&["-q", "run"]);
+        // The first kills fall into the return itself, the others among its requests.
+        let until = bulks() + usize::from(kill > 2);
+        let began = std::time::Instant::now();
+        while bulks() < until && began.elapsed() < Duration::from_secs(6) {
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(Duration::from_millis(40 + 60 * kill)).await;
+        running.kill();
+    }
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "300s"]).await, 0);
+    scene.compare().await.assert_equal();
+}
+
+/// Two gateways' worth of trouble with types: the same numbers mean something else at the centre.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_whose_types_are_in_conflict_are_held_with_advice_and_arrive_when_one_side_is_mended() {
+    for mend_here in [true, false] {
+        let Some(mut scene) = Scene::set(Schema::classic(), "packhorse", 20_000).await else { return };
+        scene.source.run("INSERT INTO NodeType (id, name) VALUES (7, 'CO2'); UPDATE Node SET nodeTypeId = 7 WHERE id = 10").await;
+        scene.central_sql("INSERT INTO NodeType (id, name) VALUES (7, 'VOC'); INSERT INTO SensorType (id, name, code, units) VALUES (60, 'Black bulb', 'BB', 'mV')").await;
+        let gateway = scene.gateway();
+        let output = gateway.output(&["run", "--once"]).await;
+        assert_exit(&output, 1);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("units 'V' here, 'mV' there") && told.contains("name 'CO2' here, 'VOC' there"), "{told}");
+        let held = scene.compare().await;
+        assert!(held.readings.lost > 0 && held.node_states.lost > 0 && held.wrong_rooms == 0, "{held}");
+        if mend_here {
+            scene.source.run("UPDATE NodeType SET name = 'VOC'; UPDATE SensorType SET units = 'mV' WHERE id = 60").await;
+        } else {
+            scene.central_sql("UPDATE NodeType SET name = 'co2 '; UPDATE SensorType SET units = 'V' WHERE id = 60").await;
+        }
+        assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+        scene.compare().await.assert_equal();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_is_clean_within_seconds_also_in_a_backoff_and_in_a_slow_request() {
     let Some(scene) = Scene::set(Schema::classic(), "packhorse", 5_000).await else { return };
     let gateway = scene.gateway();

@@ -111,6 +111,12 @@ impl Central {
         self.wait_until_up().await;
     }
 
+    /// Another server in its place, with all that the old one had.
+    pub async fn replace_by(&mut self, manner: &'static str) {
+        self.manner = manner;
+        self.restart().await;
+    }
+
     pub fn pid(&self) -> u32 {
         self.running.0.id()
     }
