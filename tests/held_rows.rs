@@ -165,7 +165,7 @@ fn page(seconds: std::ops::Range<i64>, houses: std::ops::RangeInclusive<i64>) ->
         // Noise of some bits, as sensors have it.
         Column::Float(
             keys.iter()
-                .map(|(second, node)| Some((((second * 1_009 + node) * 40_503 >> 7) % 256) as f32 / 16.0 + 10.0))
+                .map(|(second, node)| Some(((((second * 1_009 + node) * 40_503) >> 7) % 256) as f32 / 16.0 + 10.0))
                 .collect(),
         ),
     ];

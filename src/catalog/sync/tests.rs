@@ -34,13 +34,12 @@ struct State {
     faults: Vec<(&'static str, Fault)>,
     /// Asks for a house with this address fail.
     unaskable: Option<&'static str>,
-    without_node_types: bool,
+    /// Kinds that it does not have.
+    lacks: Vec<EntityKind>,
     /// Lists of this kind fail.
     unlistable: Option<EntityKind>,
     is_down: bool,
     takes_no_updates: bool,
-    /// Sensors cannot be listed.
-    without_sensors: bool,
     log: Vec<String>,
 }
 
@@ -61,7 +60,7 @@ impl Sink for Model {
             return Err(down());
         }
         let kind = match ask {
-            Ask::All(EntityKind::NodeType) if state.without_node_types => {
+            Ask::All(kind) if state.lacks.contains(kind) => {
                 return Err(Outcome::new(Verdict::Misconfigured, "404"));
             }
             Ask::All(kind) if state.unlistable == Some(*kind) => return Err(Outcome::new(Verdict::Unknown, "500")),
@@ -71,7 +70,9 @@ impl Sink for Model {
             }
             Ask::House { .. } => EntityKind::House,
             Ask::Location { .. } => EntityKind::Location,
-            Ask::Sensors { .. } if state.without_sensors => return Err(Outcome::new(Verdict::Misconfigured, "404")),
+            Ask::Sensors { .. } if state.lacks.contains(&EntityKind::Sensor) => {
+                return Err(Outcome::new(Verdict::Misconfigured, "404"));
+            }
             Ask::Sensors { .. } => EntityKind::Sensor,
         };
         let matches = |one: &&RemoteEntity| match (ask, &one.entity) {
@@ -343,7 +344,7 @@ async fn a_server_that_is_down_fails_the_sync_and_holds_nothing() {
 
 #[tokio::test]
 async fn a_server_without_node_types_gets_its_nodes_all_the_same() {
-    let model = Model::new(State { without_node_types: true, ..State::default() });
+    let model = Model::new(State { lacks: vec![EntityKind::NodeType], ..State::default() });
     let mut captured = captured();
     let node_type = crate::domain::NodeType {
         name: Some("Base".into()),

@@ -164,7 +164,7 @@ async fn sensors_that_were_sent_before_a_kill_are_not_sent_again_and_missing_one
 #[tokio::test]
 async fn a_server_that_does_not_list_sensors_gets_those_of_new_nodes_alone() {
     let mut life = Life::begin().await;
-    life.model.state.lock().unwrap().without_sensors = true;
+    life.model.state.lock().unwrap().lacks = vec![EntityKind::Sensor];
     life.sensor().calibration_slope = Some(1.25);
     life.capture(EntityKind::Node, 30, node(None, None));
     let of_new = Sensor { sensor_type: None, node: Some(LocalId(30)), calibration_slope: None, calibration_offset: None };
