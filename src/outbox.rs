@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 pub use self::{
     data_dir::{DataDir, DataDirError},
-    format::{Intent, Meta, Notes, Parked, Reason, StreamState},
+    format::{CreateIntent, Intent, Meta, Notes, Parked, Reason, StreamState},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
     store::StoreError,
     writer::OpenOptions,
@@ -115,7 +115,7 @@ pub struct Snapshot {
     /// The run that the next request carries.
     pub intent: Option<Intent>,
     /// The entity that was about to be created when this was written.
-    pub create_intent: Option<LocalRef>,
+    pub create_intent: Option<CreateIntent>,
     /// For people.
     pub notes: Notes,
 }
@@ -237,7 +237,7 @@ impl Outbox {
     }
 
     /// Writes down that an entity is about to be created at the destination (`None`: that it is settled).
-    pub async fn intend_create(&self, what: Option<LocalRef>) -> Result<(), StoreError> {
+    pub async fn intend_create(&self, what: Option<CreateIntent>) -> Result<(), StoreError> {
         self.change(move |store, writer| writer.intend_create(store, what)).await
     }
 

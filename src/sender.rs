@@ -30,12 +30,14 @@ use crate::{
     catalog::{self, Journal, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
     domain::{Catalog, Entity, LocalRef, Micros, Outcome, RemoteId, Retry, Stream, Verdict},
     edge,
-    outbox::{Batch, Intent, Outbox, Snapshot, StoreError},
+    outbox::{Batch, CreateIntent, Intent, Outbox, Snapshot, StoreError},
     ports::Sink,
 };
 
-/// How long a server may still be busy with a request that an earlier life of this program sent. What it took then is not known.
+/// So long a server may still be busy, at the least, with a creation that an earlier life of this program sent.
 const EARLIER_LIFE: Duration = Duration::from_secs(5);
+/// And at the most, however slow its answers were.
+const EARLIER_LIFE_MAX: Duration = Duration::from_mins(5);
 /// How often held rows make the sender look at the destination's catalog again.
 const HELD_RECHECK: Duration = Duration::from_mins(5);
 
@@ -139,8 +141,8 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     async fn run(mut self) -> Result<(), StoreError> {
-        if self.outbox.snapshot().create_intent.is_some() {
-            sleep(EARLIER_LIFE).await;
+        if let Some(intent) = self.outbox.snapshot().create_intent {
+            sleep(Duration::from_millis(intent.patience_ms.into()).max(EARLIER_LIFE)).await;
         }
         let mut next = self.leftover().await?;
         loop {
@@ -273,7 +275,7 @@ impl Sender<'_> {
         let given_up = self.unanswered.iter().filter(|(_, tries)| **tries >= CREATE_TRIES).map(|(what, _)| *what).collect();
         let options = SyncOptions { recheck: self.recheck, refused: self.refused.clone(), given_up };
         let known = Known { mappings: &snapshot.mappings, brought: &snapshot.brought };
-        let mut journal = OutboxJournal(self.outbox);
+        let mut journal = OutboxJournal { outbox: self.outbox, slowest: self.slowest };
         match catalog::sync(self.sink, &snapshot.catalog, known, &options, &mut journal).await {
             Ok(synced) => {
                 self.slowest = self.slowest.max(synced.slowest);
@@ -439,12 +441,18 @@ async fn end_of_capture(captured: Option<&CancellationToken>) {
 }
 
 /// What the catalog sync must not forget across a crash is kept in the outbox.
-struct OutboxJournal<'a>(&'a Outbox);
+struct OutboxJournal<'a> {
+    outbox: &'a Outbox,
+    /// The slowest answer before this sync.
+    slowest: Duration,
+}
 
 #[async_trait]
 impl Journal for OutboxJournal<'_> {
-    async fn about_to_create(&mut self, what: LocalRef) -> Result<(), JournalError> {
-        self.0.intend_create(Some(what)).await.map_err(|error| JournalError(Box::new(error)))
+    async fn about_to_create(&mut self, what: LocalRef, slowest: Duration) -> Result<(), JournalError> {
+        let patience = (slowest.max(self.slowest) * 3).clamp(EARLIER_LIFE, EARLIER_LIFE_MAX);
+        let intent = CreateIntent { what, patience_ms: patience.as_millis() as u32 };
+        self.outbox.intend_create(Some(intent)).await.map_err(|error| JournalError(Box::new(error)))
     }
 
     async fn settled(
@@ -452,7 +460,7 @@ impl Journal for OutboxJournal<'_> {
         mapped: &[(LocalRef, RemoteId)],
         brought: &[(LocalRef, Entity<RemoteId>)],
     ) -> Result<(), JournalError> {
-        self.0.map_as(mapped.to_vec(), brought.to_vec()).await.map_err(|error| JournalError(Box::new(error)))
+        self.outbox.map_as(mapped.to_vec(), brought.to_vec()).await.map_err(|error| JournalError(Box::new(error)))
     }
 }
 

@@ -10,7 +10,7 @@ mod cost;
 #[path = "catalog/relay.rs"]
 mod relay;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use central::Central;
@@ -35,7 +35,7 @@ struct Notes {
 
 #[async_trait]
 impl Journal for Notes {
-    async fn about_to_create(&mut self, _: LocalRef) -> Result<(), JournalError> {
+    async fn about_to_create(&mut self, _: LocalRef, _: Duration) -> Result<(), JournalError> {
         Ok(())
     }
 

@@ -35,8 +35,8 @@ pub struct JournalError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 #[async_trait]
 pub trait Journal: Send {
     /// On return it is on disk that this entity may exist from now on. After a crash with such an intent, wait out what the server may still
-    /// be doing before the next sync.
-    async fn about_to_create(&mut self, what: LocalRef) -> Result<(), JournalError>;
+    /// be doing before the next sync; `slowest` is the slowest answer of this one so far.
+    async fn about_to_create(&mut self, what: LocalRef, slowest: Duration) -> Result<(), JournalError>;
 
     /// On return these mappings, and what was brought to the destination, are on disk, and the intents of these entities are settled.
     async fn settled(
@@ -243,7 +243,7 @@ impl Run<'_> {
             self.hold(open, what, why);
             return Ok(None);
         }
-        self.journal.about_to_create(what).await?;
+        self.journal.about_to_create(what, self.synced.slowest).await?;
         let id = what.kind.has_global_id().then(|| RemoteId::from(what.id));
         let made = self.timed(self.sink.create(id, &entity)).await;
         edge::pass("create:sent");

@@ -108,6 +108,16 @@ pub struct Intent {
     pub end: Seq,
 }
 
+/// An entity that is being created at the destination: on disk before the request is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateIntent {
+    /// The entity.
+    pub what: LocalRef,
+    /// How long the server may be busy with it, by what it took for others: a later life of this program waits that out before it looks
+    /// whether the entity is there.
+    pub patience_ms: u32,
+}
+
 /// Why rows are parked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reason {

@@ -223,10 +223,11 @@ async fn catalog_and_mappings_come_back() {
     let outbox = open(dir.path());
     let entity = Entity::Node(Node { location: Some(LocalId(4)), node_type: None });
     outbox.append(Captured { catalog: vec![(node(-3), entity.clone())], ..captured(0..1) }).await.unwrap();
-    outbox.intend_create(Some(node(-3))).await.unwrap();
+    let intent = CreateIntent { what: node(-3), patience_ms: 7_000 };
+    outbox.intend_create(Some(intent)).await.unwrap();
     drop(outbox);
     let outbox = open(dir.path());
-    assert_eq!(outbox.snapshot().create_intent, Some(node(-3)));
+    assert_eq!(outbox.snapshot().create_intent, Some(intent));
     outbox.map(vec![(node(-3), Some(RemoteId(50))), (node(8), Some(RemoteId(8)))]).await.unwrap();
     let brought = Entity::Node(Node { location: Some(RemoteId(40)), node_type: None });
     let both = vec![(node(-3), brought.clone()), (node(8), brought.clone())];

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
-    format::{self, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
+    format::{self, CreateIntent, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
     parked::{self, HeldRows},
     places::Places,
     sidecar::{self, Bound, Sidecar},
@@ -42,7 +42,7 @@ pub(super) struct Writer {
     held: Arc<BTreeMap<LocalRef, HeldRows>>,
     places: Places,
     intent: Option<Intent>,
-    create_intent: Option<LocalRef>,
+    create_intent: Option<CreateIntent>,
     notes: Notes,
 }
 
@@ -327,7 +327,7 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn intend_create(&mut self, store: &Store, what: Option<LocalRef>) -> Result<(), StoreError> {
+    pub(super) fn intend_create(&mut self, store: &Store, what: Option<CreateIntent>) -> Result<(), StoreError> {
         if self.create_intent == what {
             return Ok(());
         }
@@ -363,7 +363,7 @@ impl Writer {
                     Arc::make_mut(&mut brought).remove(what);
                 }
             }
-            create_intent = create_intent.filter(|intended| intended != what);
+            create_intent = create_intent.filter(|intended| intended.what != *what);
         }
         for (what, entity) in news {
             change.put(format::entity_key(format::BROUGHT, self.meta.generation, what), format::to_bytes(&entity));

@@ -36,6 +36,10 @@ struct Model {
     refused_address: Option<String>,
     /// Creations with this address never get an answer.
     unanswered_address: Option<String>,
+    /// How long each look takes, and when each began.
+    takes: Duration,
+    asked: Vec<Instant>,
+    hangs_at_creation: bool,
     /// How often that was tried.
     tries: usize,
     delivered: Vec<(Seq, Seq)>,
@@ -93,10 +97,18 @@ impl Sink for ModelSink {
             Ask::Location { .. } => EntityKind::Location,
             Ask::Sensors { .. } => EntityKind::Sensor,
         };
+        let takes = self.with(|model| {
+            model.asked.push(Instant::now());
+            model.takes
+        });
+        sleep(takes).await;
         Ok(self.with(|model| model.entities.iter().filter(|it| it.entity.kind() == kind).cloned().collect()))
     }
 
     async fn create(&self, id: Option<RemoteId>, entity: &Entity<RemoteId>) -> Result<RemoteEntity, Outcome> {
+        if self.with(|model| model.hangs_at_creation) {
+            std::future::pending::<()>().await;
+        }
         self.with(|model| {
             if let (Entity::House(house), Some(refused)) = (entity, &model.refused_address)
                 && house.address.as_ref() == Some(refused)
@@ -372,6 +384,24 @@ async fn a_house_whose_creation_never_gets_an_answer_is_held_and_the_others_go_o
     sink.with(|model| model.unanswered_address = None);
     drain(&outbox, &sink).await;
     assert_all_there_once(&sink, 0..300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_of_an_earlier_life_is_waited_out_as_long_as_that_server_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    outbox.append(captured(0..10)).await.unwrap();
+    // The server takes twenty seconds for an answer, and the power goes while it makes something.
+    sink.with(|model| (model.takes, model.hangs_at_creation) = (Duration::from_secs(20), true));
+    let _ = tokio::time::timeout(Duration::from_mins(10), drain(&outbox, &sink)).await;
+    let intent = outbox.snapshot().create_intent.unwrap();
+    assert_eq!((intent.what, intent.patience_ms), (of(EntityKind::SensorType, 0), 60_000));
+    sink.with(|model| (model.hangs_at_creation, model.asked) = (false, Vec::new()));
+    let began = Instant::now();
+    drain(&outbox, &sink).await;
+    let first = sink.with(|model| model.asked[0]);
+    assert!(first - began >= Duration::from_mins(1), "{:?}", first - began);
+    assert_all_there_once(&sink, 0..10);
 }
 
 #[tokio::test(start_paused = true)]

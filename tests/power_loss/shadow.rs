@@ -246,7 +246,7 @@ pub async fn observe(outbox: &Outbox) -> Result<State, StoreError> {
         catalog: (*snapshot.catalog).clone(),
         mappings: snapshot.mappings.iter().collect(),
         intent: snapshot.intent,
-        create_intent: snapshot.create_intent,
+        create_intent: snapshot.create_intent.map(|intent| intent.what),
         last_success: snapshot.notes.last_success,
         last_trouble: snapshot.notes.last_trouble,
     })

@@ -2,7 +2,7 @@
 
 use packhorse::{
     domain::{Column, Entity, EntityKind, Freshness, LocalId, LocalRef, Micros, Node, Position, RemoteId, Rows, Stream},
-    outbox::{Captured, Intent, Outbox, Reason, SetAside, StoreError},
+    outbox::{Captured, CreateIntent, Intent, Outbox, Reason, SetAside, StoreError},
 };
 use rand::{Rng, rngs::StdRng};
 
@@ -135,7 +135,7 @@ pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
         Change::ReturnHeld(what) => outbox.return_held(what).await.map(drop),
         Change::Map(pairs) => outbox.map(pairs).await,
         Change::Intend(intent) => outbox.intend(intent).await,
-        Change::IntendCreate(what) => outbox.intend_create(what).await,
+        Change::IntendCreate(what) => outbox.intend_create(what.map(|what| CreateIntent { what, patience_ms: 5_000 })).await,
         Change::NoteTrouble { at, trouble } => outbox.note_trouble(at, trouble).await,
     }
 }

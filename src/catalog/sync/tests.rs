@@ -198,7 +198,7 @@ struct Notes {
 
 #[async_trait]
 impl Journal for Notes {
-    async fn about_to_create(&mut self, what: LocalRef) -> Result<(), JournalError> {
+    async fn about_to_create(&mut self, what: LocalRef, _: Duration) -> Result<(), JournalError> {
         self.intents.insert(what);
         Ok(())
     }
