@@ -96,3 +96,15 @@ fn a_quiet_cycle_costs_one_request_and_a_look_at_everything_one_for_each_list_an
         assert!(all.bytes_out < 3_000 && all.bytes_back < 30_000, "{all:?}");
     }
 }
+
+#[test]
+fn a_look_for_what_held_rows_wait_for_asks_for_nothing_else() {
+    let mut scene = Scene::set(Manner::Legacy);
+    gateway(&mut scene);
+    scene.capture_house(3, Some("3 Höhe"), None);
+    assert_eq!(scene.sync().held.len(), 9, "a house and its locations");
+    let held = scene.cost(|scene| scene.recheck(Recheck::Unmapped));
+    println!("one house is held at a legacy server: {held:?}");
+    // The house is asked for twice, and after each error whether the server is well.
+    assert_eq!(held.requests, 4);
+}
