@@ -299,7 +299,8 @@ impl Sender<'_> {
                 if outcome.trace != Trace::Nothing {
                     self.doubt(&batch, prepared, delivered.took);
                 }
-                if outcome.verdict == Verdict::Unknown {
+                // An error that was answered says nothing of the link.
+                if outcome.verdict == Verdict::Unknown && outcome.trace == Trace::Possible {
                     self.pace.slow_down();
                 }
                 self.judge(stream, &outcome);
