@@ -11,10 +11,6 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use support::{Scene, Schema, assert_exit, gateway::Gateway};
 use tokio::time::{Instant, sleep};
 
-/// What the tests wait in place of the documented time for a server that an earlier life left at work. That the server is done is made sure of
-/// besides.
-const PATIENCE_MS: &str = "100";
-
 fn rounds(short: usize, long: usize) -> usize {
     if std::env::var_os("PACKHORSE_LONG").is_some() { long } else { short }
 }
@@ -59,6 +55,7 @@ async fn storm(scene: &Scene, gateway: &Gateway, rounds: usize) {
         }
         sleep(Duration::from_millis(chance.random_range(0..250))).await;
         running.kill();
+        // The gateway of these tests does not wait as long as it would.
         until("the server is done", || !proxy.is_at_work()).await;
     }
     println!("{} answers and {} requests lost, {rounds} kills", proxy.answers_lost(), proxy.requests_lost());
@@ -67,7 +64,7 @@ async fn storm(scene: &Scene, gateway: &Gateway, rounds: usize) {
 
 async fn scene(schema: Schema, manner: &'static str, rounds: usize) -> Option<(Scene, Gateway)> {
     let scene = Scene::set(schema, manner, 4_000 + 3_500 * rounds).await?;
-    let gateway = scene.gateway().with_request_max("2KiB").with_env("PACKHORSE_TEST_PATIENCE_MS", PATIENCE_MS);
+    let gateway = scene.gateway().with_request_max("2KiB");
     Some((scene, gateway))
 }
 

@@ -32,11 +32,6 @@ fn count(parked: &[(String, Rows)], stream: Stream) -> i64 {
     parked.iter().filter(|(_, rows)| rows.stream() == stream).map(|(_, rows)| rows.len() as i64).sum()
 }
 
-/// A gateway that need not wait as long for a server that it knows.
-fn gateway(scene: &Scene) -> Gateway {
-    scene.gateway().with_env("PACKHORSE_TEST_PATIENCE_MS", "100")
-}
-
 /// Makes the central database refuse what a condition says.
 async fn refuse(scene: &mut Scene, table: &str, condition: &str) {
     let trigger = format!(
@@ -50,7 +45,7 @@ async fn a_node_is_refused(manner: &'static str, schema: Schema) {
     let node = scene.source.number("SELECT nodeId FROM Reading GROUP BY nodeId ORDER BY COUNT(*) DESC, nodeId LIMIT 1").await;
     refuse(&mut scene, "Reading", &format!("NEW.nodeId = {node}")).await;
     refuse(&mut scene, "NodeState", &format!("NEW.nodeId = {node}")).await;
-    let gateway = gateway(&scene);
+    let gateway = scene.gateway();
     assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 1);
     let requests = scene.proxy.requests_of("/rest/bulk/");
     let parked = parked(&gateway).await;
@@ -85,7 +80,7 @@ async fn a_central_database_that_takes_nothing_gets_nothing_parked() {
     let Some(mut scene) = Scene::set(Schema::classic(), "legacy-old", 3_000).await else { return };
     refuse(&mut scene, "Reading", "1").await;
     refuse(&mut scene, "NodeState", "1").await;
-    let gateway = gateway(&scene);
+    let gateway = scene.gateway();
     assert_exit(&gateway.output(&["run", "--once", "--deadline", "15s"]).await, 1);
     assert_eq!(parked(&gateway).await.len(), 0);
     scene.central_sql("DROP TRIGGER refuseReading; DROP TRIGGER refuseNodeState").await;
@@ -98,7 +93,7 @@ async fn kills_in_the_middle_of_isolation_lose_and_double_nothing() {
     let Some(mut scene) = Scene::set(Schema::classic(), "legacy-old", 6_000).await else { return };
     refuse(&mut scene, "NodeState", "NEW.rowid % 1 = 0 AND NEW.localtime % 7 = 0").await;
     let bad = scene.source.number("SELECT COUNT(*) FROM NodeState WHERE `localtime` % 7 = 0").await;
-    let gateway = gateway(&scene);
+    let gateway = scene.gateway();
     for kill in 0..12_usize {
         let mut running = gateway.spawn(&["-q", "run"]);
         let (bulks, began) = (scene.proxy.requests_of("/rest/bulk/"), Instant::now());
@@ -124,7 +119,7 @@ async fn kills_in_the_middle_of_isolation_lose_and_double_nothing() {
 async fn rows_of_one_second(manner: &'static str) -> Option<(Scene, Vec<(String, Rows)>)> {
     let schema = Schema { fraction: true, ..Schema::classic() };
     let scene = Scene::set(schema, manner, 1_000).await?;
-    let gateway = gateway(&scene);
+    let gateway = scene.gateway();
     scene
         .source
         .run(

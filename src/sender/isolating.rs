@@ -84,7 +84,11 @@ impl Sender<'_> {
                     search.accepted();
                 }
                 (Verdict::Refused, _) | (Verdict::Unknown, Trace::Unlikely) => search.refused(&outcome.advice),
-                (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge, _) => break Err(outcome),
+                (Verdict::TooLarge, _) => {
+                    self.pace.too_large(rows.len());
+                    break Err(outcome);
+                }
+                (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured, _) => break Err(outcome),
             }
         };
         match ended {
