@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 pub use self::{
     data_dir::{DataDir, DataDirError},
-    format::{CreateIntent, Intent, Meta, Notes, Parked, Reason, StreamState},
+    format::{CreateIntent, Extent, Intent, Meta, Notes, Parked, Reason, StreamState},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
     store::StoreError,
     writer::OpenOptions,
@@ -82,9 +82,9 @@ impl Batch {
         self.first.plus(self.rows.len() as u64)
     }
 
-    /// The run that it stands for.
-    pub fn intent(&self) -> Intent {
-        Intent { stream: self.rows.stream(), first: self.first, end: self.end() }
+    /// The run that it stands for, sent in that way.
+    pub fn intent(&self, extent: Extent) -> Intent {
+        Intent { stream: self.rows.stream(), first: self.first, end: self.end(), extent }
     }
 }
 
@@ -112,8 +112,8 @@ pub struct Snapshot {
     pub brought: Arc<Brought>,
     /// Held rows, by what they wait for.
     pub held: Arc<BTreeMap<LocalRef, HeldRows>>,
-    /// The run that the next request carries.
-    pub intent: Option<Intent>,
+    /// Of each stream, the run that may have arrived.
+    pub intents: [Option<Intent>; Stream::ALL.len()],
     /// The entity that was about to be created when this was written.
     pub create_intent: Option<CreateIntent>,
     /// For people.
@@ -124,6 +124,11 @@ impl Snapshot {
     /// One stream's state.
     pub fn stream(&self, stream: Stream) -> &StreamState {
         &self.streams[usize::from(stream.number())]
+    }
+
+    /// The run of a stream that may have arrived.
+    pub fn intent(&self, stream: Stream) -> Option<Intent> {
+        self.intents[usize::from(stream.number())]
     }
 
     /// Records that wait to be delivered, over all streams.
@@ -222,16 +227,23 @@ impl Outbox {
         self.read(move |store| read_run(store, stream, from, end, rows_max)).await
     }
 
-    /// Settles a batch: what is set aside is parked, everything else is acked, the cursor moves behind it, and the intent of the next
-    /// request is written, in one commit.
+    /// Settles a batch: what is set aside is parked, everything else is acked, the cursor moves behind it, its stream's intent goes, and the
+    /// intents of what comes next are written, in one commit.
     ///
     /// # Panics
     /// When the batch does not begin at the cursor: acks out of order would break I5.
-    pub async fn settle(&self, batch: Batch, aside: Vec<SetAside>, next: Option<Intent>, at: Micros) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.settle(store, &batch, &aside, next, at)).await
+    pub async fn settle(
+        &self,
+        batch: Batch,
+        aside: Vec<SetAside>,
+        next: impl IntoIterator<Item = Intent>,
+        at: Micros,
+    ) -> Result<(), StoreError> {
+        let next: Vec<Intent> = next.into_iter().collect();
+        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, at)).await
     }
 
-    /// Writes down the run that the next request carries.
+    /// Writes down the run of a stream that may arrive by what is sent next; it replaces what was written of that stream before.
     pub async fn intend(&self, intent: Intent) -> Result<(), StoreError> {
         self.change(move |store, writer| writer.intend(store, intent)).await
     }

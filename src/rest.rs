@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{Entity, Generation, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Verdict},
-    ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Sink, Traffic},
+    ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Traffic},
     wire,
 };
 use address::Address;
@@ -142,6 +142,8 @@ pub struct RestSink {
     client: Mutex<Client>,
     memory: Mutex<Memory>,
     is_packhorse: AtomicBool,
+    /// Whether a legacy server numbers its node states, which the older table does; as last seen.
+    numbers_states: Mutex<Option<bool>>,
     requests: AtomicU64,
     body_bytes: AtomicU64,
 }
@@ -189,6 +191,7 @@ impl RestSink {
             client,
             memory: Mutex::default(),
             is_packhorse: AtomicBool::new(false),
+            numbers_states: Mutex::new(None),
             requests: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
         })
@@ -353,6 +356,10 @@ impl Sink for RestSink {
 
     async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome> {
         lookup::arrived(self, keys).await
+    }
+
+    async fn keeping(&self, stream: Stream) -> Result<Keeping, Outcome> {
+        lookup::keeping(self, stream).await
     }
 
     fn traffic(&self) -> Traffic {

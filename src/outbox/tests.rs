@@ -110,10 +110,25 @@ async fn the_intent_of_the_next_request_survives_with_the_ack_before_it() {
     let outbox = open(dir.path());
     outbox.append(captured(0..100)).await.unwrap();
     let batch = lease(&outbox, 40).await.unwrap();
-    let next = outbox.lease(Stream::Reading, batch.end(), 40).await.unwrap().unwrap().intent();
+    let next = outbox.lease(Stream::Reading, batch.end(), 40).await.unwrap().unwrap().intent(Extent::Whole);
     outbox.settle(batch, Vec::new(), Some(next), AT).await.unwrap();
     drop(outbox);
-    assert_eq!(open(dir.path()).snapshot().intent, Some(Intent { stream: Stream::Reading, first: Seq(40), end: Seq(80) }));
+    let intent = Intent { stream: Stream::Reading, first: Seq(40), end: Seq(80), extent: Extent::Whole };
+    assert_eq!(open(dir.path()).snapshot().intents, [Some(intent), None]);
+}
+
+#[tokio::test]
+async fn each_stream_keeps_its_own_intent() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.append(captured(0..100)).await.unwrap();
+    let states = Intent { stream: Stream::NodeState, first: Seq(0), end: Seq(9), extent: Extent::Parts };
+    outbox.intend(states).await.unwrap();
+    let batch = lease(&outbox, 40).await.unwrap();
+    outbox.intend(batch.intent(Extent::Whole)).await.unwrap();
+    outbox.settle(batch, Vec::new(), None, AT).await.unwrap();
+    drop(outbox);
+    assert_eq!(open(dir.path()).snapshot().intents, [None, Some(states)]);
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ pub(super) struct Writer {
     brought: Arc<Brought>,
     held: Arc<BTreeMap<LocalRef, HeldRows>>,
     places: Places,
-    intent: Option<Intent>,
+    intents: [Option<Intent>; Stream::ALL.len()],
     create_intent: Option<CreateIntent>,
     notes: Notes,
 }
@@ -65,7 +65,7 @@ impl Writer {
             brought: Arc::new(brought),
             held: Arc::default(),
             places: Places::default(),
-            intent: None,
+            intents: [None; Stream::ALL.len()],
             create_intent: None,
             notes: Notes::default(),
         }
@@ -136,6 +136,10 @@ impl Writer {
             streams[usize::from(stream.number())] = state;
         }
         let held = parked::survey(store, &mut places)?;
+        let mut intents = [None; Stream::ALL.len()];
+        for stream in Stream::ALL {
+            intents[usize::from(stream.number())] = decode(store, &format::intent_key(stream))?;
+        }
         let mut catalog = Catalog::new();
         let mut mappings = Mappings::default();
         for entry in store.scan(format::ENTITIES, &format::entity_key(format::ENTITIES, meta.generation, first_ref()))? {
@@ -174,7 +178,7 @@ impl Writer {
             brought: Arc::new(brought),
             held: Arc::new(held),
             places,
-            intent: decode(store, format::INTENT)?,
+            intents,
             create_intent: decode(store, format::CREATE_INTENT)?,
             notes: decode(store, format::NOTES)?.unwrap_or_default(),
         })
@@ -188,7 +192,7 @@ impl Writer {
             mappings: Arc::clone(&self.mappings),
             brought: Arc::clone(&self.brought),
             held: Arc::clone(&self.held),
-            intent: self.intent,
+            intents: self.intents,
             create_intent: self.create_intent,
             notes: self.notes.clone(),
         }
@@ -256,7 +260,7 @@ impl Writer {
         store: &Store,
         batch: &Batch,
         aside: &[SetAside],
-        next: Option<Intent>,
+        next: &[Intent],
         at: Micros,
     ) -> Result<(), StoreError> {
         let stream = batch.rows.stream();
@@ -296,7 +300,14 @@ impl Writer {
             notes.last_success = Some(at);
         }
         change.put(format::stream_key(stream), format::to_bytes(&state));
-        put_or_remove(&mut change, format::INTENT, next.as_ref());
+        let mut intents = self.intents;
+        intents[usize::from(stream.number())] = None;
+        for intent in next {
+            intents[usize::from(intent.stream.number())] = Some(*intent);
+        }
+        for stream in Stream::ALL {
+            put_or_remove(&mut change, &format::intent_key(stream), intents[usize::from(stream.number())].as_ref());
+        }
         change.put(format::NOTES, format::to_bytes(&notes));
         edge::pass(if parked > 0 { "park:encoded" } else { "ack:encoded" });
         store.commit(change)?;
@@ -311,19 +322,20 @@ impl Writer {
         }
         self.notes = notes;
         self.held = held;
-        self.intent = next;
+        self.intents = intents;
         Ok(())
     }
 
     pub(super) fn intend(&mut self, store: &Store, intent: Intent) -> Result<(), StoreError> {
-        if self.intent == Some(intent) {
+        let place = usize::from(intent.stream.number());
+        if self.intents[place] == Some(intent) {
             return Ok(());
         }
         let mut change = Change::default();
-        change.put(format::INTENT, format::to_bytes(&intent));
+        change.put(format::intent_key(intent.stream), format::to_bytes(&intent));
         store.commit(change)?;
         edge::pass("intent:committed");
-        self.intent = Some(intent);
+        self.intents[place] = Some(intent);
         Ok(())
     }
 

@@ -89,7 +89,7 @@ fn a_state_that_differs_in_anything_is_reported() {
             state.mappings.insert(what, RemoteId(1));
         },
         |state, what| state.create_intent = Some(what),
-        |state, _| state.intent = None,
+        |state, _| state.intents = [None; Stream::ALL.len()],
         |state, _| state.last_trouble = Some((Micros(-1), "never".into())),
     ];
     let mut tally = Tally::default();
@@ -97,7 +97,10 @@ fn a_state_that_differs_in_anything_is_reported() {
         for (number, tamper) in tampers.into_iter().enumerate() {
             let mut trial = Trial::new(seed, &mut tally);
             // As long as the state has something of everything.
-            while !trial.durable().is_some_and(|state| state.intent.is_some() && !state.pending(Stream::Reading).is_empty()) {
+            while !trial
+                .durable()
+                .is_some_and(|state| state.intents.iter().any(Option::is_some) && !state.pending(Stream::Reading).is_empty())
+            {
                 trial.live(Moment::Idle, 10, Survives::Nothing).await.unwrap_or_else(|failure| panic!("{failure}"));
             }
             trial.tamper(|state| tamper(state, somewhere));

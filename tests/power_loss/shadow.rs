@@ -19,7 +19,7 @@ pub struct State {
     pub parked: BTreeMap<(Reason, Stream), Rows>,
     pub catalog: Catalog,
     pub mappings: BTreeMap<LocalRef, RemoteId>,
-    pub intent: Option<Intent>,
+    pub intents: [Option<Intent>; Stream::ALL.len()],
     pub create_intent: Option<LocalRef>,
     pub last_success: Option<Micros>,
     pub last_trouble: Option<(Micros, String)>,
@@ -52,7 +52,7 @@ impl State {
             parked: BTreeMap::new(),
             catalog: Catalog::new(),
             mappings: BTreeMap::new(),
-            intent: None,
+            intents: [None; Stream::ALL.len()],
             create_intent: None,
             last_success: None,
             last_trouble: None,
@@ -141,7 +141,7 @@ impl State {
                     new.create_intent = new.create_intent.filter(|intended| intended != what);
                 }
             }
-            Change::Intend(intent) => new.intent = Some(*intent),
+            Change::Intend(intent) => new.intents[place(intent.stream)] = Some(*intent),
             Change::IntendCreate(what) => new.create_intent = *what,
             Change::NoteTrouble { at, trouble } => new.last_trouble = Some((*at, trouble.clone())),
         }
@@ -170,7 +170,10 @@ impl State {
             self.last_success = Some(at);
         }
         self.pending[place(stream)] = rows.slice(count, rows.len());
-        self.intent = next;
+        self.intents[place(stream)] = None;
+        if let Some(next) = next {
+            self.intents[place(next.stream)] = Some(next);
+        }
     }
 
     /// The first thing in which a state that was found differs from this one; `None` when they are equal.
@@ -195,7 +198,7 @@ impl State {
             differs("mappings", &self.mappings, &found.mappings)
         } else {
             let rest = |state: &Self| {
-                (state.intent, state.create_intent, state.last_success, state.last_trouble.as_ref().map(|(at, _)| *at))
+                (state.intents, state.create_intent, state.last_success, state.last_trouble.as_ref().map(|(at, _)| *at))
             };
             differs("intents and notes", &rest(self), &rest(found))
         }
@@ -245,7 +248,7 @@ pub async fn observe(outbox: &Outbox) -> Result<State, StoreError> {
         parked,
         catalog: (*snapshot.catalog).clone(),
         mappings: snapshot.mappings.iter().collect(),
-        intent: snapshot.intent,
+        intents: snapshot.intents,
         create_intent: snapshot.create_intent.map(|intent| intent.what),
         last_success: snapshot.notes.last_success,
         last_trouble: snapshot.notes.last_trouble,

@@ -2,7 +2,7 @@
 
 use packhorse::{
     domain::{Column, Entity, EntityKind, Freshness, LocalId, LocalRef, Micros, Node, Position, RemoteId, Rows, Stream},
-    outbox::{Captured, CreateIntent, Intent, Outbox, Reason, SetAside, StoreError},
+    outbox::{Captured, CreateIntent, Extent, Intent, Outbox, Reason, SetAside, StoreError},
 };
 use rand::{Rng, rngs::StdRng};
 
@@ -62,6 +62,10 @@ fn append(stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
     Change::Append { rows: rows(stream, count, chance), watermark: position(stream, chance), catalog, at }
 }
 
+fn extent(chance: &mut StdRng) -> Extent {
+    if chance.random_bool(0.5) { Extent::Whole } else { Extent::Parts }
+}
+
 fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
     let waiting = state.pending(stream).len();
     let count = chance.random_range(1..=waiting.min(1_500));
@@ -82,7 +86,8 @@ fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Cha
     let aside = held.chain([refused]).filter(|(_, rows)| !rows.is_empty()).collect();
     let end = state.stream(stream).cursor.plus(count as u64);
     let rest = (waiting - count) as u64;
-    let next = (rest > 0 && chance.random_bool(0.7)).then(|| Intent { stream, first: end, end: end.plus(rest.min(500)) });
+    let extent = extent(chance);
+    let next = (rest > 0 && chance.random_bool(0.7)).then(|| Intent { stream, first: end, end: end.plus(rest.min(500)), extent });
     Change::Settle { stream, count, aside, next, at }
 }
 
@@ -110,7 +115,8 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
         }
         17 => {
             let first = state.stream(stream).cursor;
-            Change::Intend(Intent { stream, first, end: first.plus(chance.random_range(1..50)) })
+            let end = first.plus(chance.random_range(1..50));
+            Change::Intend(Intent { stream, first, end, extent: extent(chance) })
         }
         18 => Change::IntendCreate(chance.random_bool(0.6).then(|| node(chance.random_range(0..NODES)))),
         _ if chance.random_bool(0.5) => Change::Start { stream, position: position(stream, chance) },
