@@ -12,6 +12,7 @@
 //! The one rule: progress travels with what it is about. There is no call that moves a watermark without its rows, or a cursor without
 //! the batch it settles.
 
+mod compact;
 pub mod data_dir;
 pub mod format;
 pub mod look;
@@ -25,12 +26,14 @@ mod writer;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
 pub use self::{
+    compact::Compacted,
     data_dir::{DataDir, DataDirError},
     format::{Intent, Meta, Notes, Parked, Reason, StreamState},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
@@ -139,16 +142,73 @@ impl Snapshot {
 
 struct Shared {
     path: PathBuf,
-    store: Store,
+    /// Compaction puts another one in its place. Whoever takes the writer as well takes it first.
+    store: RwLock<Store>,
     writer: Mutex<(Writer, Keeper)>,
     durable: watch::Sender<Snapshot>,
+    /// When it is looked again whether compaction is worth it.
+    compaction_due: Mutex<Instant>,
 }
+
+/// How often it is looked whether compaction is worth it.
+const COMPACTION_EVERY: Duration = Duration::from_secs(30);
 
 impl Shared {
     fn new(path: &Path, store: Store, writer: Writer) -> Self {
         let durable = watch::Sender::new(writer.snapshot());
         let keeper = Keeper::new(&writer);
-        Self { path: path.into(), store, writer: Mutex::new((writer, keeper)), durable }
+        Self {
+            path: path.into(),
+            store: RwLock::new(store),
+            writer: Mutex::new((writer, keeper)),
+            durable,
+            compaction_due: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn store(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After an ack: now and then looks whether the files are worth being made smaller. That it fails is told, and is no failure of the ack;
+    /// an error of the disk shows at the next commit.
+    fn compact_if_due(&self) {
+        let mut due = self.compaction_due.lock().unwrap_or_else(PoisonError::into_inner);
+        if Instant::now() < *due {
+            return;
+        }
+        let look = || {
+            let files_bytes = self.store().disk_bytes();
+            let pending_bytes = self.durable.borrow().live_bytes();
+            if !compact::is_worth_it(pending_bytes, files_bytes) {
+                return Ok(());
+            }
+            let live_bytes = compact::live_bytes(&self.store())?;
+            if compact::is_worth_it(live_bytes, files_bytes) {
+                self.compact()?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = look() {
+            tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
+        }
+        *due = Instant::now() + COMPACTION_EVERY;
+    }
+
+    /// Copies what is live into a new store, and goes on with that one. Writers wait meanwhile.
+    fn compact(&self) -> Result<Compacted, StoreError> {
+        let guard = lock(&self.writer);
+        let began = Instant::now();
+        let bytes_before = self.store().disk_bytes();
+        let copy = compact::copy(&self.path, &self.store(), &guard.0)?;
+        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        compact::switch(&self.path, &mut store, copy).inspect_err(|_| store.give_up())?;
+        let compacted = Compacted { bytes_before, bytes_after: store.disk_bytes() };
+        tracing::info!(
+            outbox = %self.path.display(), bytes_before, bytes_after = compacted.bytes_after,
+            took_ms = began.elapsed().as_millis() as u64, "the outbox's files were made smaller"
+        );
+        Ok(compacted)
     }
 
     /// After a commit: what it made of the outbox may be seen (I2).
@@ -202,8 +262,9 @@ impl Outbox {
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| shared.store.give_up())?;
-            writer.append(&shared.store, &captured)?;
+            let store = shared.store();
+            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
+            writer.append(&store, &captured)?;
             shared.publish(writer, keeper);
             Ok(())
         })
@@ -223,7 +284,22 @@ impl Outbox {
     /// # Panics
     /// When the batch does not begin at the cursor: acks out of order would break I5.
     pub async fn settle(&self, batch: Batch, aside: Vec<SetAside>, next: Option<Intent>, at: Micros) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.settle(store, &batch, &aside, next, at)).await
+        self.change(move |store, writer| writer.settle(store, &batch, &aside, next, at)).await?;
+        let shared = Arc::clone(&self.0);
+        off_thread(move || {
+            shared.compact_if_due();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes the files as small as what they hold, whatever that is. Changes wait meanwhile.
+    ///
+    /// # Errors
+    /// Nothing is lost. The outbox may have to be opened again.
+    pub async fn compact(&self) -> Result<Compacted, StoreError> {
+        let shared = Arc::clone(&self.0);
+        off_thread(move || shared.compact()).await
     }
 
     /// Writes down the run that the next request carries.
@@ -294,7 +370,7 @@ impl Outbox {
 
     /// Bytes that its files take on the disk.
     pub fn disk_bytes(&self) -> u64 {
-        self.0.store.disk_bytes()
+        self.0.store().disk_bytes()
     }
 
     /// Runs a change off the async threads, and publishes what it made of the outbox. A caller that goes away does not stop it.
@@ -307,7 +383,7 @@ impl Outbox {
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            let result = change(&shared.store, writer)?;
+            let result = change(&shared.store(), writer)?;
             shared.publish(writer, keeper);
             Ok(result)
         })
@@ -320,7 +396,7 @@ impl Outbox {
         F: FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     {
         let shared = Arc::clone(&self.0);
-        off_thread(move || read(&shared.store)).await
+        off_thread(move || read(&shared.store())).await
     }
 }
 

@@ -6,13 +6,10 @@
 //!
 //! The one rule: a full or failing disk is not damage, and neither is another version's store or another gateway's: these are left alone.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
-    data_dir,
+    compact, data_dir,
     format::{FORMAT_VERSION, Meta, StreamState},
     sidecar::Sidecar,
     store::{Store, StoreError, io_error, sync_path},
@@ -36,6 +33,9 @@ pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Write
             belongs(outbox, writer.meta(), options)?;
             // An outbox that is older than sidecars gets one; one that is behind is brought up to date.
             writer.sidecar().write(outbox)?;
+            for path in compact::tidy(outbox, store.path())? {
+                set_aside(outbox, &path, options)?;
+            }
             return Ok((store, writer));
         }
         Ok(None) if sidecar.is_none() => return first(outbox, options),
@@ -53,7 +53,7 @@ fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Wri
     let path = match current {
         Some(path) => path,
         // Complete, and the power went before it was made the one in use.
-        None => match data_dir::stores(outbox)?.pop() {
+        None => match newest(outbox)? {
             Some(path) => path,
             None => return Ok(None),
         },
@@ -67,6 +67,16 @@ fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Wri
         data_dir::set_current(outbox, &path)?;
     }
     Ok(Some((store, writer)))
+}
+
+/// The newest store that is no copy which was never switched to.
+fn newest(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
+    for path in data_dir::stores(outbox)?.into_iter().rev() {
+        if !compact::is_unused_copy(outbox, &path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), StoreError> {
@@ -125,12 +135,7 @@ fn meta(options: &OpenOptions, generation: Generation) -> Meta {
 fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer), StoreError> {
     let path = data_dir::store_path(outbox, number);
     let making = path.with_extension("making");
-    match std::fs::remove_dir_all(&making) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error(format!("removing {}", making.display()))(cause));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    compact::remove_folder(&making)?;
     let store = Store::open(&making)?;
     content.write_to(&store)?;
     drop(store);

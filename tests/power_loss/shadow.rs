@@ -28,14 +28,33 @@ pub struct State {
 /// One change of an outbox; each is one commit.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Start { stream: Stream, position: Position },
-    Append { rows: Rows, watermark: Position, catalog: Vec<(LocalRef, Entity<LocalId>)>, at: Micros },
-    Settle { stream: Stream, count: usize, aside: Vec<(Reason, Vec<usize>)>, next: Option<Intent>, at: Micros },
+    Start {
+        stream: Stream,
+        position: Position,
+    },
+    Append {
+        rows: Rows,
+        watermark: Position,
+        catalog: Vec<(LocalRef, Entity<LocalId>)>,
+        at: Micros,
+    },
+    Settle {
+        stream: Stream,
+        count: usize,
+        aside: Vec<(Reason, Vec<usize>)>,
+        next: Option<Intent>,
+        at: Micros,
+    },
     ReturnHeld(LocalRef),
     Map(Vec<(LocalRef, Option<RemoteId>)>),
     Intend(Intent),
     IntendCreate(Option<LocalRef>),
-    NoteTrouble { at: Micros, trouble: String },
+    NoteTrouble {
+        at: Micros,
+        trouble: String,
+    },
+    /// Changes nothing that can be seen.
+    Compact,
 }
 
 fn place(stream: Stream) -> usize {
@@ -144,6 +163,7 @@ impl State {
             Change::Intend(intent) => new.intent = Some(*intent),
             Change::IntendCreate(what) => new.create_intent = *what,
             Change::NoteTrouble { at, trouble } => new.last_trouble = Some((*at, trouble.clone())),
+            Change::Compact => {}
         }
         new
     }

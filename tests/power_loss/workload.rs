@@ -101,6 +101,9 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
     if !held.is_empty() && chance.random_bool(0.25) {
         return Change::ReturnHeld(held[chance.random_range(0..held.len())]);
     }
+    if chance.random_bool(0.03) {
+        return Change::Compact;
+    }
     match chance.random_range(0..20) {
         0..7 if !state.pending(stream).is_empty() => settle(state, stream, chance, at),
         0..16 => append(stream, chance, at),
@@ -137,5 +140,6 @@ pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
         Change::Intend(intent) => outbox.intend(intent).await,
         Change::IntendCreate(what) => outbox.intend_create(what).await,
         Change::NoteTrouble { at, trouble } => outbox.note_trouble(at, trouble).await,
+        Change::Compact => outbox.compact().await.map(drop),
     }
 }
