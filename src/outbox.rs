@@ -12,6 +12,7 @@
 //! The one rule: progress travels with what it is about. There is no call that moves a watermark without its rows, or a cursor without
 //! the batch it settles.
 
+mod ballast;
 mod compact;
 pub mod data_dir;
 pub mod format;
@@ -32,6 +33,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use self::{ballast::Room, compact::Need, sidecar::Keeper, store::Store, writer::Writer};
 pub use self::{
     compact::Compacted,
     data_dir::{DataDir, DataDirError},
@@ -40,7 +42,6 @@ pub use self::{
     store::StoreError,
     writer::OpenOptions,
 };
-use self::{sidecar::Keeper, store::Store, writer::Writer};
 use crate::{
     codec::{self, ChunkHeader},
     domain::{Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, Rows, Seq, Stream},
@@ -151,7 +152,7 @@ struct Shared {
 }
 
 /// How often it is looked whether compaction is worth it.
-const COMPACTION_EVERY: Duration = Duration::from_secs(30);
+const COMPACTION_EVERY: Duration = Duration::from_secs(10);
 
 impl Shared {
     fn new(path: &Path, store: Store, writer: Writer) -> Self {
@@ -172,7 +173,7 @@ impl Shared {
 
     /// After an ack: now and then looks whether the files are worth being made smaller. That it fails is told, and is no failure of the ack;
     /// an error of the disk shows at the next commit.
-    fn compact_if_due(&self) {
+    fn compact_if_due(&self, need: Need) {
         let mut due = self.compaction_due.lock().unwrap_or_else(PoisonError::into_inner);
         if Instant::now() < *due {
             return;
@@ -180,11 +181,11 @@ impl Shared {
         let look = || {
             let files_bytes = self.store().disk_bytes();
             let pending_bytes = self.durable.borrow().live_bytes();
-            if !compact::is_worth_it(pending_bytes, files_bytes) {
+            if !compact::is_worth_it(need, pending_bytes, files_bytes) {
                 return Ok(());
             }
-            let live_bytes = compact::live_bytes(&self.store())?;
-            if compact::is_worth_it(live_bytes, files_bytes) {
+            let live_bytes = compact::live_bytes(&self.store(), files_bytes)?;
+            if compact::is_worth_it(need, live_bytes, files_bytes) {
                 self.compact()?;
             }
             Ok::<_, StoreError>(())
@@ -232,7 +233,7 @@ impl Outbox {
 
     /// Opens the outbox in a destination's folder, if there is one. Blocks.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
-        let Some((store, writer)) = writer::open_existing(path)? else { return Ok(None) };
+        let Some((store, writer)) = ballast::or_without(path, || writer::open_existing(path))? else { return Ok(None) };
         Ok(Some(Self(Arc::new(Shared::new(path, store, writer)))))
     }
 
@@ -287,7 +288,7 @@ impl Outbox {
         self.change(move |store, writer| writer.settle(store, &batch, &aside, next, at)).await?;
         let shared = Arc::clone(&self.0);
         off_thread(move || {
-            shared.compact_if_due();
+            shared.compact_if_due(Need::Tidiness);
             Ok(())
         })
         .await
@@ -363,9 +364,27 @@ impl Outbox {
         .await
     }
 
-    /// Bytes that the disk under it has free for this user; `None` when the disk does not say.
-    pub fn disk_free_bytes(&self) -> Option<u64> {
-        rustix::fs::statvfs(&self.0.path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    /// Why no other page may be appended (I7); `None` when one may. Pending records may take `bytes_max` encoded bytes, and the disk keeps
+    /// `reserve_bytes` for others. Where it has little room, the files are made smaller if that is worth it, and the ballast that was given
+    /// up on a full disk is made anew as soon as it can be.
+    pub async fn why_full(&self, bytes_max: u64, reserve_bytes: u64) -> Result<Option<&'static str>, StoreError> {
+        if self.0.durable.borrow().live_bytes() >= bytes_max {
+            return Ok(Some("outbox_max is reached"));
+        }
+        let shared = Arc::clone(&self.0);
+        let room = off_thread(move || {
+            let room = ballast::room(&shared.path, reserve_bytes);
+            if room == Room::Enough {
+                return Ok(room);
+            }
+            shared.compact_if_due(Need::Room);
+            Ok(ballast::room(&shared.path, reserve_bytes))
+        });
+        Ok(match room.await? {
+            Room::Enough => None,
+            Room::OnlyTheReserve => Some("the disk has less free than disk_reserve"),
+            Room::None => Some("the disk is full"),
+        })
     }
 
     /// Bytes that its files take on the disk.
@@ -383,7 +402,11 @@ impl Outbox {
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            let result = change(&shared.store(), writer)?;
+            let result = change(&shared.store(), writer).inspect_err(|error| {
+                if ballast::is_full(error) {
+                    ballast::give_up(&shared.path);
+                }
+            })?;
             shared.publish(writer, keeper);
             Ok(result)
         })

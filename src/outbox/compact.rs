@@ -21,10 +21,11 @@ use super::{
     writer::Writer,
 };
 
-/// Stores with more live data are left as they are: copying would take longer than a writer should wait.
+/// Stores with more live data are left as they are while the disk has room: copying would take longer than a writer should wait.
 const LIVE_BYTES_MAX: u64 = 4 << 20;
-/// Files up to this size are not worth it.
+/// Files up to this size are not worth it, or on a disk without room this.
 const FILES_BYTES_MIN: u64 = 7 << 20;
+const FILES_BYTES_MIN_FULL: u64 = 3 << 19;
 /// How many times the live data files may take before they are worth it.
 const FILES_TIMES_LIVE: u64 = 3;
 /// Bytes copied in one commit.
@@ -41,18 +42,31 @@ pub struct Compacted {
     pub bytes_after: u64,
 }
 
-/// Whether files of that size are worth copying the live part.
-pub(super) fn is_worth_it(live_bytes: u64, files_bytes: u64) -> bool {
-    live_bytes <= LIVE_BYTES_MAX && files_bytes > FILES_BYTES_MIN && files_bytes / FILES_TIMES_LIVE >= live_bytes
+/// Why the files should be smaller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// They need not be so large.
+    Tidiness,
+    /// Capture pauses for want of room on the disk: it may take longer.
+    Room,
 }
 
-/// Bytes of everything in a store, or as many as show that there is too much for a compaction.
-pub(super) fn live_bytes(store: &Store) -> Result<u64, StoreError> {
+/// Whether files of that size are worth copying the live part.
+pub(super) fn is_worth_it(need: Need, live_bytes: u64, files_bytes: u64) -> bool {
+    let (live_max, files_min) = match need {
+        Need::Tidiness => (LIVE_BYTES_MAX, FILES_BYTES_MIN),
+        Need::Room => (u64::MAX, FILES_BYTES_MIN_FULL),
+    };
+    live_bytes <= live_max && files_bytes > files_min && files_bytes / FILES_TIMES_LIVE >= live_bytes
+}
+
+/// Bytes of everything in a store, or as many as show that there is more than `max`.
+pub(super) fn live_bytes(store: &Store, max: u64) -> Result<u64, StoreError> {
     let mut bytes = 0;
     for entry in store.scan(&[], &[])? {
         let (key, value) = entry?;
         bytes += (key.len() + value.len()) as u64;
-        if bytes > LIVE_BYTES_MAX {
+        if bytes > max {
             break;
         }
     }
@@ -176,10 +190,19 @@ mod tests {
 
     #[test]
     fn it_is_worth_it_when_little_is_live_in_large_files() {
-        assert!(is_worth_it(0, 8 << 20));
-        assert!(is_worth_it(4 << 20, 40 << 20));
-        assert!(!is_worth_it(0, 7 << 20), "the files are small");
-        assert!(!is_worth_it(4 << 20, 11 << 20), "much of them is live");
-        assert!(!is_worth_it((4 << 20) + 1, 400 << 20), "the writer would wait for long");
+        let tidy = |live, files| is_worth_it(Need::Tidiness, live, files);
+        assert!(tidy(0, 8 << 20));
+        assert!(tidy(4 << 20, 40 << 20));
+        assert!(!tidy(0, 7 << 20), "the files are small");
+        assert!(!tidy(4 << 20, 11 << 20), "much of them is live");
+        assert!(!tidy((4 << 20) + 1, 400 << 20), "the writer would wait for long");
+    }
+
+    #[test]
+    fn on_a_disk_without_room_smaller_files_are_worth_it_and_larger_ones_too() {
+        let room = |live, files| is_worth_it(Need::Room, live, files);
+        assert!(room(0, 2 << 20) && room(50 << 20, 200 << 20));
+        assert!(!room(0, 1 << 20), "an empty store takes half of that");
+        assert!(!room(1 << 20, 2 << 20), "much of them is live");
     }
 }

@@ -6,6 +6,7 @@
 //! <data_dir>/<destination>/CURRENT     the name of the store in use
 //! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
 //! <data_dir>/<destination>/sidecar      from where the source is captured again if the store is lost
+//! <data_dir>/<destination>/ballast      bytes to give up when the disk is full
 //! <data_dir>/<destination>/aside/       damaged stores; nothing reads them, and nothing deletes them
 //! <data_dir>/<destination>/gen-N.making/    a store before its first commit, or all of its copy, is on the disk; nothing in it counts
 //! ```

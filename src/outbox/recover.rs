@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    compact, data_dir,
+    ballast, compact, data_dir,
     format::{FORMAT_VERSION, Meta, StreamState},
     sidecar::Sidecar,
     store::{Store, StoreError, io_error, sync_path},
@@ -20,8 +20,12 @@ use crate::{
     edge,
 };
 
-/// Opens the outbox of a destination, whatever has become of it.
+/// Opens the outbox of a destination, whatever has become of it; on a full disk with what its ballast gives.
 pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
+    ballast::or_without(outbox, || try_open(outbox, options))
+}
+
+fn try_open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     std::fs::create_dir_all(outbox).map_err(io_error(format!("creating {}", outbox.display())))?;
     outbox.parent().map_or(Ok(()), sync_path)?;
     let sidecar = Sidecar::read(outbox)?;
@@ -43,6 +47,7 @@ pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Write
         Err(StoreError::Damaged { what, .. }) => what,
         Err(other) => return Err(other),
     };
+    ballast::may_be_damage(outbox, &damage)?;
     rebuild(outbox, options, sidecar.as_ref(), &damage)
 }
 
