@@ -20,6 +20,7 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
+mod salvage;
 mod sidecar;
 mod store;
 mod writer;

@@ -36,6 +36,11 @@ fn path(outbox: &Path) -> PathBuf {
     outbox.join("ballast")
 }
 
+/// Whether it was made and not given up.
+pub(super) fn is_there(outbox: &Path) -> bool {
+    path(outbox).exists()
+}
+
 /// Gives it up; `false` when there was none.
 pub(super) fn give_up(outbox: &Path) -> bool {
     let given_up = std::fs::remove_file(path(outbox)).is_ok();

@@ -172,6 +172,9 @@ pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
     let name = match std::fs::read_to_string(&file) {
         Ok(name) => name,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory) => {
+            return Err(StoreError::Damaged { path: outbox.into(), what: format!("CURRENT does not name a store: {error}") });
+        }
         Err(cause) => return Err(io_error(format!("reading {}", file.display()))(cause)),
     };
     let store = outbox.join(name.trim());

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use super::{
     ballast, compact, data_dir,
     format::{FORMAT_VERSION, Meta, StreamState},
+    salvage::Salvage,
     sidecar::Sidecar,
     store::{Store, StoreError, io_error, sync_path},
     writer::{OpenOptions, Writer},
 };
 use crate::{
-    domain::{Generation, Mappings, Position, Stream},
+    domain::{Generation, Mappings, Stream},
     edge,
 };
 
@@ -32,27 +33,41 @@ fn try_open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), Sto
     if let Some(sidecar) = &sidecar {
         belongs(outbox, &sidecar.meta, options)?;
     }
-    let damage = match in_use(outbox, sidecar.as_ref()) {
-        Ok(Some((store, writer))) => {
+    let (damage, sidecar) = match in_use(outbox, sidecar.as_ref()) {
+        Ok(Found::Whole(store, writer)) => {
             belongs(outbox, writer.meta(), options)?;
             // An outbox that is older than sidecars gets one; one that is behind is brought up to date.
             writer.sidecar().write(outbox)?;
             for path in compact::tidy(outbox, store.path())? {
                 set_aside(outbox, &path, options)?;
             }
-            return Ok((store, writer));
+            return Ok((store, *writer));
         }
-        Ok(None) if sidecar.is_none() => return first(outbox, options),
-        Ok(None) => "there is a sidecar and no store".to_owned(),
-        Err(StoreError::Damaged { what, .. }) => what,
+        Ok(Found::Nothing) if sidecar.is_none() && !was_in_use(outbox) => return first(outbox, options),
+        Ok(Found::Nothing) if sidecar.is_none() => ("its store and its sidecar are gone".to_owned(), None),
+        Ok(Found::Nothing) => ("there is a sidecar and no store".to_owned(), sidecar),
+        // Of two lives nobody knows which is the later one: what either would capture is captured again.
+        Ok(Found::Contradicted { what, bound }) => (what, sidecar.map(|sidecar| sidecar.lowered_to(&bound))),
+        Err(StoreError::Damaged { what, .. }) => (what, sidecar),
         Err(other) => return Err(other),
     };
     ballast::may_be_damage(outbox, &damage)?;
     rebuild(outbox, options, sidecar.as_ref(), &damage)
 }
 
-/// The store in use, if it opens and is what its sidecar knows.
-fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Writer)>, StoreError> {
+/// What is in use.
+enum Found {
+    Nothing,
+    Whole(Store, Box<Writer>),
+    /// A store that opens, and is not what its sidecar knows; with what its own sidecar would say.
+    Contradicted {
+        what: String,
+        bound: Sidecar,
+    },
+}
+
+/// The store in use.
+fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Found, StoreError> {
     let current = data_dir::current(outbox)?;
     let is_current = current.is_some();
     let path = match current {
@@ -60,24 +75,29 @@ fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Wri
         // Complete, and the power went before it was made the one in use.
         None => match newest(outbox)? {
             Some(path) => path,
-            None => return Ok(None),
+            None => return Ok(Found::Nothing),
         },
     };
     let store = Store::open(&path)?;
     let writer = Writer::load(&store)?;
     if let Some(what) = sidecar.and_then(|sidecar| sidecar.contradicts(writer.meta(), writer.streams())) {
-        return Err(StoreError::Damaged { path, what });
+        return Ok(Found::Contradicted { what, bound: writer.sidecar() });
     }
     if !is_current {
         data_dir::set_current(outbox, &path)?;
     }
-    Ok(Some((store, writer)))
+    Ok(Found::Whole(store, Box::new(writer)))
+}
+
+/// Whether an outbox has been here before, by what is only made beside one that works.
+fn was_in_use(outbox: &Path) -> bool {
+    outbox.join("aside").exists() || ballast::is_there(outbox)
 }
 
 /// The newest store that is no copy which was never switched to.
 fn newest(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
     for path in data_dir::stores(outbox)?.into_iter().rev() {
-        if !compact::is_unused_copy(outbox, &path)? {
+        if path.join("db").is_file() && !compact::is_unused_copy(outbox, &path)? {
             return Ok(Some(path));
         }
     }
@@ -97,31 +117,46 @@ fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), Stor
 
 fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     let meta = meta(options, Generation(0));
-    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default()))
+    make(outbox, 1, Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default()), &Salvage::none())
 }
 
-/// Begins a new epoch where the sidecar says, and sets the damaged store aside.
+/// Begins a new epoch where the sidecar says, with what can be read of the parked rows, and sets the damaged store aside.
 fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, damage: &str) -> Result<(Store, Writer), StoreError> {
+    let old = data_dir::stores(outbox)?;
+    let salvage = Salvage::survey(readable(outbox)?, sidecar, options);
     let begin = |stream: Stream| {
-        let bound = sidecar.map(|sidecar| &sidecar.streams[usize::from(stream.number())]);
-        let (started, watermark) = bound.map_or((true, Position::Start), |bound| (bound.started, bound.from.clone()));
-        StreamState { watermark, started, ..StreamState::new() }
+        let started = sidecar.is_none_or(|sidecar| sidecar.streams[usize::from(stream.number())].started);
+        StreamState { watermark: salvage.begin(stream).clone(), started, ..StreamState::new() }
     };
     let generation = sidecar.map_or(Generation(0), |sidecar| sidecar.meta.generation);
     let mappings = sidecar.map(|sidecar| sidecar.mappings.iter().copied().collect()).unwrap_or_default();
-    let old = data_dir::stores(outbox)?;
     let number = old.last().and_then(|path| data_dir::store_number(path)).unwrap_or(0) + 1;
     let writer = Writer::new(meta(options, generation), Stream::ALL.map(begin), mappings);
+    let (store, writer) = make(outbox, number, writer, &salvage)?;
+    drop(salvage);
     tracing::error!(
         outbox = %outbox.display(), damage, epoch = %writer.meta().epoch,
         readings_from = %writer.streams()[0].watermark, node_states_from = %writer.streams()[1].watermark,
+        parked_rows_kept = writer.streams().iter().map(StreamState::parked_now).sum::<u64>(),
         "the outbox is damaged: it is set aside, and the source is captured again from here"
     );
-    let made = make(outbox, number, &writer)?;
     for path in old {
         set_aside(outbox, &path, options)?;
     }
-    Ok(made)
+    Ok((store, writer))
+}
+
+/// The damaged store, where sled still opens it.
+fn readable(outbox: &Path) -> Result<Option<Store>, StoreError> {
+    let Ok(current) = data_dir::current(outbox) else { return Ok(None) };
+    let path = match current {
+        Some(path) => Some(path),
+        None => newest(outbox)?,
+    };
+    match path.map(|path| Store::open(&path)).transpose() {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        opened => opened,
+    }
 }
 
 fn meta(options: &OpenOptions, generation: Generation) -> Meta {
@@ -137,23 +172,21 @@ fn meta(options: &OpenOptions, generation: Generation) -> Meta {
 /// Makes a store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making may not even
 /// open, and holds nothing that anyone was told of. The sidecar goes before CURRENT: a crash between them makes one more new epoch from
 /// the same place.
-fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer), StoreError> {
+fn make(outbox: &Path, number: usize, mut content: Writer, salvage: &Salvage) -> Result<(Store, Writer), StoreError> {
     let path = data_dir::store_path(outbox, number);
     let making = path.with_extension("making");
     compact::remove_folder(&making)?;
     let store = Store::open(&making)?;
+    let taken = salvage.copy(&store, content.meta().epoch)?;
+    content.take_over(taken.parked, taken.next_parked);
     content.write_to(&store)?;
     drop(store);
-    edge::pass("make:store");
     std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
     sync_path(outbox)?;
-    edge::pass("make:renamed");
-    content.sidecar().write(outbox)?;
-    edge::pass("make:sidecar");
-    data_dir::set_current(outbox, &path)?;
-    edge::pass("make:current");
     let store = Store::open(&path)?;
     let writer = Writer::load(&store)?;
+    writer.sidecar().write(outbox)?;
+    data_dir::set_current(outbox, &path)?;
     Ok((store, writer))
 }
 

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! It is a lower bound: whatever the store settled after it was written is captured once more, and a destination tells a repeat by its
-//! identity (I6). So it is written at every change of epoch or mapping, before rows are appended that lie before all that waited, and else
-//! now and then.
+//! identity (I6). So it is written at every change of epoch or mapping, when it is decided where capture begins, before rows are appended
+//! that lie before all that waited, and else now and then.
 //!
 //! The one rule: it never says more than the store holds on the disk. A store that is behind its sidecar has lost something.
 
@@ -32,7 +32,7 @@ use crate::{
 
 const NAME: &str = "sidecar";
 const MAGIC: [u8; 2] = *b"PS";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub(super) struct Bound {
     pub(super) started: bool,
     /// The place in the source before the oldest record that waited or was parked; the watermark when there was none.
     pub(super) from: Position,
+    /// The same for rows that waited alone: from here capture goes on where what was parked can be read.
+    pub(super) waiting_from: Position,
 }
 
 impl Sidecar {
@@ -92,6 +94,20 @@ impl Sidecar {
         }
         let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
         bincode::serde::decode_from_slice(&content[3..], config).ok().map(|(sidecar, _)| sidecar)
+    }
+
+    /// The same, with the bounds of a store of another life where these are lower.
+    #[must_use]
+    pub(super) fn lowered_to(mut self, other: &Self) -> Self {
+        if self.meta.epoch == other.meta.epoch {
+            return self;
+        }
+        for (bound, other) in self.streams.iter_mut().zip(&other.streams) {
+            bound.started |= other.started;
+            bound.from = lower(&bound.from, &other.from);
+            bound.waiting_from = lower(&bound.waiting_from, &other.waiting_from);
+        }
+        self
     }
 
     /// Why a store cannot be the one that this was written for; `None` when it can.
@@ -142,13 +158,16 @@ impl Keeper {
             return Ok(());
         }
         let stream = usize::from(rows.stream().number());
-        let known = &self.written.streams[stream].from;
-        let lower = position_before(Some(rows.lowest(0..rows.len())), known);
-        if lower == *known {
+        let known = &self.written.streams[stream];
+        let lowest = Some(rows.lowest(0..rows.len()));
+        let (from, waiting_from) = (position_before(lowest, &known.from), position_before(lowest, &known.waiting_from));
+        if from == known.from && waiting_from == known.waiting_from {
             return Ok(());
         }
         let mut sidecar = writer.sidecar();
-        sidecar.streams[stream].from = lower;
+        let bound = &mut sidecar.streams[stream];
+        bound.from = position_before(lowest, &bound.from);
+        bound.waiting_from = position_before(lowest, &bound.waiting_from);
         sidecar.write(outbox)?;
         *self = Self { written: sidecar, ..Self::new(writer) };
         Ok(())
@@ -157,7 +176,9 @@ impl Keeper {
     /// After a commit: writes the sidecar when mappings have changed or it lags behind. That it cannot be written is told and is no
     /// failure: the one before is still a lower bound.
     pub(super) fn keep(&mut self, outbox: &Path, writer: &Writer) {
-        if Arc::ptr_eq(writer.mappings(), &self.mappings) && self.at.elapsed() < LAG_MAX {
+        // Where capture begins is decided once: a new life that did not know it would decide anew, and may leave a gap.
+        let begun = self.written.streams.iter().zip(writer.streams()).all(|(bound, state)| bound.started == state.started);
+        if begun && Arc::ptr_eq(writer.mappings(), &self.mappings) && self.at.elapsed() < LAG_MAX {
             return;
         }
         match writer.sidecar().write(outbox) {
@@ -184,13 +205,23 @@ pub(super) fn position_before(lowest: Option<i64>, watermark: &Position) -> Posi
     }
 }
 
+/// The lower of two positions; the beginning, where they are of different kinds.
+fn lower(one: &Position, other: &Position) -> Position {
+    let is_lower = match (one, other) {
+        (Position::Id(one), Position::Id(other)) => one <= other,
+        (Position::Key { time: one, rest }, Position::Key { time: other, rest: others }) => (one, rest) <= (other, others),
+        (Position::Start | Position::Id(_) | Position::Key { .. }, _) => return Position::Start,
+    };
+    if is_lower { one.clone() } else { other.clone() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::{EntityKind, Epoch, Generation, LocalId, Micros, SourceId};
 
     fn sidecar() -> Sidecar {
-        let bound = Bound { next: Seq(10), cursor: Seq(4), started: true, from: Position::Id(7) };
+        let bound = Bound { next: Seq(10), cursor: Seq(4), started: true, from: Position::Id(7), waiting_from: Position::Id(9) };
         Sidecar {
             meta: Meta {
                 format_version: 1,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use packhorse::{
-    domain::{Column, EntityKind, Epoch, LocalId, LocalRef, Micros, Position, RemoteId, Rows, Seq, SourceId, Stream},
+    domain::{Column, EntityKind, Epoch, Freshness, LocalId, LocalRef, Micros, Position, RemoteId, Rows, Seq, SourceId, Stream},
     outbox::{Captured, OpenOptions, Outbox, Reason, SetAside, StoreError},
 };
 
@@ -48,7 +48,7 @@ pub fn readings(numbers: std::ops::Range<i64>) -> Rows {
 /// Readings with the watermark after them.
 pub fn captured(numbers: std::ops::Range<i64>) -> Captured {
     let watermark = Position::Key { time: Micros((numbers.end - 1) * 1_000_000), rest: vec![i64::MAX; 2] };
-    Captured { rows: readings(numbers), watermark, catalog: Vec::new(), at: AT }
+    Captured { rows: readings(numbers), watermark, catalog: Vec::new(), freshness: Freshness::New, at: AT }
 }
 
 pub fn node(id: i64) -> LocalRef {
