@@ -43,7 +43,7 @@ fn try_open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), Sto
             }
             return Ok((store, *writer));
         }
-        Ok(Found::Nothing) if sidecar.is_none() && !was_in_use(outbox) => return first(outbox, options),
+        Ok(Found::Nothing) if sidecar.is_none() && !was_in_use(outbox)? => return first(outbox, options),
         Ok(Found::Nothing) if sidecar.is_none() => ("its store and its sidecar are gone".to_owned(), None),
         Ok(Found::Nothing) => ("there is a sidecar and no store".to_owned(), sidecar),
         // Of two lives nobody knows which is the later one: what either would capture is captured again.
@@ -90,8 +90,8 @@ fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Found, StoreError>
 }
 
 /// Whether an outbox has been here before, by what is only made beside one that works.
-fn was_in_use(outbox: &Path) -> bool {
-    outbox.join("aside").exists() || ballast::is_there(outbox)
+fn was_in_use(outbox: &Path) -> Result<bool, StoreError> {
+    Ok(outbox.join("aside").exists() || ballast::is_there(outbox) || !data_dir::stores(outbox)?.is_empty())
 }
 
 /// The newest store that is no copy which was never switched to.

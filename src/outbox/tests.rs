@@ -401,6 +401,17 @@ async fn parked_rows_of_a_damaged_store_go_on_in_the_new_life() {
 }
 
 #[tokio::test]
+async fn an_outbox_of_which_only_leftovers_are_there_is_made_anew_from_the_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    for name in ["CURRENT", "sidecar", "gen-000001/db"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+    assert_eq!((outbox.snapshot().meta.epoch, outbox.snapshot().stream(Stream::Reading).started), (Epoch(78), true));
+}
+
+#[tokio::test]
 async fn an_outbox_whose_store_and_sidecar_are_gone_does_not_begin_as_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path());

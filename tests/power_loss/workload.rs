@@ -15,7 +15,7 @@ fn node(id: i64) -> LocalRef {
 }
 
 /// Rows with values that no two pages share.
-fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
+pub fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
     let mut ints = |from: i64, to: i64, null: f64| {
         let value = |_| (!chance.random_bool(null)).then(|| chance.random_range(from..to));
         Column::Int((0..count).map(value).collect())
@@ -39,7 +39,8 @@ fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
     Rows::new(stream, columns)
 }
 
-fn position(stream: Stream, chance: &mut StdRng) -> Position {
+/// Where capture may stand.
+pub fn position(stream: Stream, chance: &mut StdRng) -> Position {
     match stream {
         Stream::Reading => {
             Position::Key { time: Micros(chance.random_range(0..1 << 50)), rest: vec![chance.random_range(0..9); 2] }
