@@ -148,8 +148,8 @@ struct Shared {
     store: RwLock<Store>,
     writer: Mutex<(Writer, Keeper)>,
     durable: watch::Sender<Snapshot>,
-    /// When it is looked again whether compaction is worth it.
-    compaction_due: Mutex<Instant>,
+    /// When it is looked again whether compaction is worth it; sooner where less than half of so many bytes wait.
+    compaction_due: Mutex<(Instant, u64)>,
 }
 
 /// How often it is looked whether compaction is worth it.
@@ -164,7 +164,7 @@ impl Shared {
             store: RwLock::new(store),
             writer: Mutex::new((writer, keeper)),
             durable,
-            compaction_due: Mutex::new(Instant::now()),
+            compaction_due: Mutex::new((Instant::now(), 0)),
         }
     }
 
@@ -176,15 +176,13 @@ impl Shared {
     /// an error of the disk shows at the next commit.
     fn compact_if_due(&self, need: Need) {
         let mut due = self.compaction_due.lock().unwrap_or_else(PoisonError::into_inner);
-        if Instant::now() < *due {
+        let (files_bytes, pending_bytes) = (self.store().disk_bytes(), self.durable.borrow().live_bytes());
+        let is_early = Instant::now() < due.0 && pending_bytes >= due.1 / 2;
+        // Only what costs more than these two figures keeps to a pace.
+        if is_early || !compact::is_worth_it(need, pending_bytes, files_bytes) {
             return;
         }
         let look = || {
-            let files_bytes = self.store().disk_bytes();
-            let pending_bytes = self.durable.borrow().live_bytes();
-            if !compact::is_worth_it(need, pending_bytes, files_bytes) {
-                return Ok(());
-            }
             let live_bytes = compact::live_bytes(&self.store(), files_bytes)?;
             if compact::is_worth_it(need, live_bytes, files_bytes) {
                 self.compact()?;
@@ -194,7 +192,7 @@ impl Shared {
         if let Err(error) = look() {
             tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
         }
-        *due = Instant::now() + COMPACTION_EVERY;
+        *due = (Instant::now() + COMPACTION_EVERY, pending_bytes);
     }
 
     /// Copies what is live into a new store, and goes on with that one. Writers wait meanwhile.
@@ -483,5 +481,7 @@ fn damaged_chunk(store: &Store, stream: Stream, seq: Seq, error: &codec::CodecEr
     StoreError::Damaged { path: store.path().into(), what: format!("the chunk of {stream} {seq}: {error}") }
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -63,13 +63,18 @@ pub(super) struct Bound {
 impl Sidecar {
     /// Writes it: after `Ok` this one is on the disk, and after a crash this one or the one before.
     pub(super) fn write(&self, outbox: &Path) -> Result<(), StoreError> {
-        let mut bytes = [MAGIC.as_slice(), &[VERSION]].concat();
         let content = bincode::serde::encode_to_vec(self, bincode::config::standard());
-        bytes.extend(content.unwrap_or_else(|error| unreachable!("a sidecar encodes: {error}")));
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        replace_file(&outbox.join(NAME), &bytes)?;
+        let content = content.unwrap_or_else(|error| unreachable!("a sidecar encodes: {error}"));
+        replace_file(&outbox.join(NAME), &Self::sealed(&content))?;
         edge::pass("sidecar:written");
         Ok(())
+    }
+
+    /// Content with what stands before and behind it.
+    pub(super) fn sealed(content: &[u8]) -> Vec<u8> {
+        let mut bytes = [MAGIC.as_slice(), &[VERSION], content].concat();
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
     }
 
     /// Reads it; `None` when there is none, or none that can be understood, which is told.
@@ -87,7 +92,7 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
         if checksum != crc32fast::hash(content).to_le_bytes() || content.get(..3)? != [MAGIC[0], MAGIC[1], VERSION] {
             return None;

@@ -25,18 +25,13 @@ async fn the_files_take_8_mb_at_most_after_a_drain() {
     let full = bytes_of(dir.path());
     assert!(full > 8_000_000, "there is something to make smaller: {full} bytes");
     while settle(&outbox, 200_000, Vec::new()).await.is_some() {}
-    // It is looked now and then, so this was perhaps too early; the next ack after opening looks again.
-    drop(outbox);
-    let outbox = open(dir.path(), 2).unwrap();
-    outbox.append(captured(readings..readings + 10)).await.unwrap();
-    settle(&outbox, 10, Vec::new()).await.unwrap();
     let drained = bytes_of(dir.path());
     println!("{readings} readings: {full} bytes full, {drained} drained");
     assert!(drained <= 8_000_000, "{drained} bytes");
     let before = outbox.snapshot();
     assert_balanced(&outbox);
     drop(outbox);
-    let after = open(dir.path(), 3).unwrap().snapshot();
+    let after = open(dir.path(), 2).unwrap().snapshot();
     assert_eq!((after.meta, after.streams), (before.meta, before.streams));
 }
 

@@ -5,6 +5,7 @@
 mod compaction;
 mod damage;
 mod ends;
+mod figures;
 mod image;
 #[expect(dead_code, reason = "shared with the power-loss suite, which uses more of it")]
 #[path = "../power_loss/shadow.rs"]
