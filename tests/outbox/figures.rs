@@ -8,10 +8,10 @@ use packhorse::domain::Stream;
 
 use crate::ends::{captured, open, settle};
 
-/// Bytes that this process has sent to the disk.
+/// Bytes that this process has handed over to be written. (`write_bytes` counts whole folios, which may be much larger than what is written.)
 fn written() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap();
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));
     line.unwrap().trim().parse().unwrap()
 }
 
