@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use packhorse::{domain::Stream, outbox::Reason};
+use packhorse::{
+    domain::Stream,
+    outbox::{CreateIntent, Reason},
+};
 
 use crate::ends::{AT, assert_balanced, captured, is_long, map, node, open, pending, settle};
 
@@ -43,7 +46,7 @@ async fn compaction_keeps_all_that_is_live_and_the_epoch() {
     let aside = vec![(Reason::Held(node(3)), vec![5, 7]), (Reason::Refused("no".into()), vec![9])];
     settle(&outbox, 40_000, aside).await.unwrap();
     map(&outbox, 8).await;
-    outbox.intend_create(Some(node(4))).await.unwrap();
+    outbox.intend_create(Some(CreateIntent { what: node(4), patience_ms: 7_000 })).await.unwrap();
     outbox.note_trouble(AT, "away".into()).await.unwrap();
     let (before, rows, parked) =
         (outbox.snapshot(), pending(&outbox, Stream::Reading).await.unwrap(), outbox.parked(10).await.unwrap());
