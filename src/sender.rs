@@ -36,6 +36,8 @@ use self::{
     ask::Asked,
     collide::Frontier,
     doubt::{Doubt, Sent},
+    isolate::Convict,
+    isolating::Begin,
     pace::Pace,
     prepare::Prepared,
 };
@@ -166,11 +168,19 @@ struct Front {
     standing: Standing,
     /// What was delivered in this life.
     frontier: Frontier,
+    /// What was refused as a group when last seen, and is likely to be refused again.
+    convicts: BTreeSet<Convict>,
 }
 
 impl Default for Front {
     fn default() -> Self {
-        Self { doubt: None, ready: Instant::now(), standing: Standing::Well, frontier: Frontier::default() }
+        Self {
+            doubt: None,
+            ready: Instant::now(),
+            standing: Standing::Well,
+            frontier: Frontier::default(),
+            convicts: BTreeSet::new(),
+        }
     }
 }
 
@@ -299,8 +309,9 @@ impl Sender<'_> {
             return self.settle(batch, &prepared).await;
         }
         match self.front(stream).standing {
-            Standing::RowsDoubted => return self.isolate(batch, prepared, 0).await,
-            Standing::ServerDoubted(failures) => return self.isolate(batch, prepared, failures).await,
+            Standing::RowsDoubted => return self.isolate(batch, prepared, Begin::Refused).await,
+            Standing::ServerDoubted(failures) => return self.isolate(batch, prepared, Begin::Again(failures)).await,
+            Standing::Well if self.suspects(&batch, &prepared) => return self.isolate(batch, prepared, Begin::Suspecting).await,
             Standing::Well | Standing::Failing(_) | Standing::CatalogDoubted => {}
         }
         self.intend(&batch, extent(&batch, &prepared)).await?;

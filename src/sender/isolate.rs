@@ -12,7 +12,7 @@
 //! The one rule (I8): a row is parked only when another was accepted by the same call after its last refusal; of a group that is parked as a
 //! whole, a few rows were refused alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many groups are probed before the server is taken to be at fault, and so many when it was at fault the last time.
 const PROBES: usize = 8;
@@ -27,6 +27,20 @@ const NAMES: [&str; 3] = ["location", "node", "type"];
 /// Beyond the traits each row is a group.
 const ROWS: usize = NAMES.len();
 
+/// A value of a trait, by its place, all rows of which were at fault.
+pub type Convict = (usize, i64);
+
+/// Rows that are at fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Their places.
+    pub rows: Vec<usize>,
+    /// What was said of them.
+    pub why: String,
+    /// What they have in common, where they were found as a group.
+    pub convict: Option<Convict>,
+}
+
 /// What is done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -35,8 +49,8 @@ pub enum Step {
     /// A row that is not among these and was never sent is sent, until one is accepted; [`Isolation::accepted`] or [`Isolation::no_control`] is
     /// told.
     Beyond,
-    /// It is over: these rows are at fault, with what was said of them, and all others were accepted.
-    Found(Vec<(Vec<usize>, String)>),
+    /// It is over: these rows are at fault, and all others were accepted.
+    Found(Vec<Found>),
     /// It cannot be told whether rows or the server are at fault. What was said last.
     Undecided(String),
 }
@@ -63,8 +77,7 @@ struct Piece {
 
 #[derive(Debug)]
 struct Suspect {
-    rows: Vec<usize>,
-    why: String,
+    found: Found,
     /// Something was accepted after its last refusal.
     is_proven: bool,
     is_confirmed: bool,
@@ -142,6 +155,25 @@ impl Isolation {
             is_stuck: false,
         };
         search.probes = search.choose_probes(&rows, failures);
+        search
+    }
+
+    /// Begins with rows of which nothing is known, but that rows like them were refused before: the `convicts` among them are tried first.
+    pub fn suspecting(traits: Vec<Traits>, repeats: Repeats, convicts: &BTreeSet<Convict>) -> Self {
+        let mut search = Self { is_server_well: true, probes: Vec::new(), ..Self::new(traits, repeats, 1, String::new()) };
+        let mut groups = BTreeMap::<Convict, Vec<usize>>::new();
+        let mut rest = Vec::new();
+        for (row, traits) in search.traits.iter().enumerate() {
+            match convict(traits, convicts) {
+                Some(convict) => groups.entry(convict).or_default().push(row),
+                None => rest.push(row),
+            }
+        }
+        search.look_into(&rest, 0, false);
+        for ((level, _), rows) in groups {
+            search.pairs += 1;
+            search.pieces.push(Piece { groups: vec![rows], level, is_known: true, pair: search.pairs });
+        }
         search
     }
 
@@ -280,7 +312,7 @@ impl Isolation {
             }
             Sent::Control => {
                 if let Some(row) = self.control.take() {
-                    self.suspect(vec![row], why.to_owned());
+                    self.suspect(vec![row], why.to_owned(), None);
                 }
             }
         }
@@ -291,8 +323,8 @@ impl Isolation {
         self.is_stuck = true;
     }
 
-    fn suspect(&mut self, rows: Vec<usize>, why: String) {
-        self.suspects.push(Suspect { rows, why, is_proven: false, is_confirmed: false });
+    fn suspect(&mut self, rows: Vec<usize>, why: String, convict: Option<Convict>) {
+        self.suspects.push(Suspect { found: Found { rows, why, convict }, is_proven: false, is_confirmed: false });
     }
 
     fn look_into(&mut self, rows: &[usize], level: usize, is_known: bool) {
@@ -315,7 +347,7 @@ impl Isolation {
         let rows = piece.groups.remove(0);
         if rows.len() == 1 {
             let why = self.why.clone();
-            self.suspect(rows, why);
+            self.suspect(rows, why, None);
             return;
         }
         let (parts, _) = self.parts(&rows, piece.level + 1);
@@ -340,13 +372,14 @@ impl Isolation {
                 0 => said,
                 _ => format!("{said}; all {} rows{name} together are refused too, {} of them alone", rows.len(), refused.len()),
             };
-            self.suspect(rows, why);
+            let convict = self.traits[rows[0]].get(level).copied().flatten().map(|of| (level, of));
+            self.suspect(rows, why, convict);
             return;
         }
         let rest: Vec<usize> =
             rows.into_iter().filter(|row| !accepted.contains(row) && refused.iter().all(|(refused, _)| refused != row)).collect();
         for (row, why) in refused {
-            self.suspect(vec![row], why);
+            self.suspect(vec![row], why, None);
         }
         self.look_into(&rest, level + 1, false);
     }
@@ -355,7 +388,7 @@ impl Isolation {
     fn conclude(&mut self) -> Step {
         if let Some(place) = self.suspects.iter().position(|suspect| !suspect.is_confirmed) {
             self.sent = Sent::Suspect(place);
-            return Step::Send(self.suspects[place].rows.clone());
+            return Step::Send(self.suspects[place].found.rows.clone());
         }
         if let Some(row) = self.control {
             self.sent = Sent::Control;
@@ -363,7 +396,7 @@ impl Isolation {
         }
         if self.suspects.iter().all(|suspect| suspect.is_proven) {
             let found = std::mem::take(&mut self.suspects);
-            return Step::Found(found.into_iter().map(|suspect| (suspect.rows, suspect.why)).collect());
+            return Step::Found(found.into_iter().map(|suspect| suspect.found).collect());
         }
         self.sent = Sent::Other;
         match (self.repeats, self.accepted) {
@@ -371,6 +404,12 @@ impl Isolation {
             (Repeats::Harmless, None) | (Repeats::Forbidden, _) => Step::Beyond,
         }
     }
+}
+
+/// The first of the convicts that a row belongs to.
+pub fn convict(traits: &Traits, convicts: &BTreeSet<Convict>) -> Option<Convict> {
+    let own = traits.iter().enumerate().filter_map(|(level, of)| Some((level, (*of)?)));
+    own.into_iter().find(|own| convicts.contains(own))
 }
 
 /// At most so many of `len` places, evenly.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use super::{
     Sender, Standing,
     doubt::{Doubt, Sent},
-    isolate::{Isolation, Repeats, Step, Traits},
+    isolate::{self, Found, Isolation, Repeats, Step, Traits},
     prepare::{self, Prepared},
 };
 use crate::{
@@ -25,6 +25,20 @@ const BEYOND_TRIES: usize = 8;
 /// So many when the server was at fault the last time.
 const BEYOND_TRIES_AGAIN: usize = 2;
 
+/// Why a search begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// The rows were refused together.
+    Refused,
+    /// So many searches before ended undecided.
+    Again(usize),
+    /// Rows like some of them were at fault before.
+    Suspecting,
+}
+
+/// So many groups that were at fault are remembered (I7).
+const CONVICTS_MAX: usize = 1_000;
+
 /// What came of sending a record from beyond the batch.
 enum Beyond {
     /// One was accepted.
@@ -36,12 +50,18 @@ enum Beyond {
 }
 
 impl Sender<'_> {
+    /// Whether rows of a batch belong to what was at fault before.
+    pub(super) fn suspects(&self, batch: &Batch, prepared: &Prepared) -> bool {
+        let convicts = &self.front(batch.rows.stream()).convicts;
+        !convicts.is_empty() && prepared.sent.iter().any(|row| isolate::convict(&traits(&batch.rows, *row), convicts).is_some())
+    }
+
     /// Finds out which rows of a batch the server refuses, parks them, and settles it.
     pub(super) async fn isolate(
         &mut self,
         batch: Batch,
         mut prepared: Prepared,
-        failures: usize,
+        begin: Begin,
     ) -> Result<Option<Batch>, StoreError> {
         let stream = batch.rows.stream();
         let snapshot = self.outbox.snapshot();
@@ -49,8 +69,15 @@ impl Sender<'_> {
         // A legacy server does not write what is there already: with its disk full it would accept that.
         let repeats = if self.sink.is_packhorse() { Repeats::Harmless } else { Repeats::Forbidden };
         self.intend(&batch, Extent::Parts).await?;
-        let mut search =
-            Isolation::new(sent.iter().map(|row| traits(&batch.rows, *row)).collect(), repeats, failures, String::new());
+        let all: Vec<Traits> = sent.iter().map(|row| traits(&batch.rows, *row)).collect();
+        let failures = match begin {
+            Begin::Refused | Begin::Suspecting => 0,
+            Begin::Again(failures) => failures,
+        };
+        let mut search = match begin {
+            Begin::Refused | Begin::Again(_) => Isolation::new(all.clone(), repeats, failures, String::new()),
+            Begin::Suspecting => Isolation::suspecting(all.clone(), repeats, &self.front(stream).convicts),
+        };
         let (mut requests, mut is_any_accepted) = (0_u32, false);
         let tries = if failures == 0 { BEYOND_TRIES } else { BEYOND_TRIES_AGAIN };
         let mut beyond = self.front(stream).doubt.as_ref().map_or(batch.end(), |doubt| doubt.end.max(batch.end()));
@@ -71,11 +98,7 @@ impl Sender<'_> {
                 Step::Found(found) => break Ok(found),
                 Step::Undecided(why) => break Err(at_fault(&why)),
             };
-            let rows: Vec<usize> = {
-                let mut rows: Vec<usize> = places.iter().map(|place| sent[*place]).collect();
-                rows.sort_unstable();
-                rows
-            };
+            let rows = rows_of(&sent, &places);
             let outcome = self.deliver(&batch, &rows, &snapshot).await.outcome;
             requests += 1;
             match (outcome.verdict, outcome.trace) {
@@ -93,8 +116,14 @@ impl Sender<'_> {
         };
         match ended {
             Ok(found) => {
-                for (places, why) in found {
-                    let rows: Vec<usize> = places.iter().map(|place| sent[*place]).collect();
+                let convicts = &mut self.front_mut(stream).convicts;
+                convicts.retain(|one| all.iter().all(|traits| isolate::convict(traits, &BTreeSet::from([*one])).is_none()));
+                convicts.extend(found.iter().filter_map(|found| found.convict));
+                if convicts.len() > CONVICTS_MAX {
+                    convicts.clear();
+                }
+                for Found { rows: places, why, .. } in found {
+                    let rows = rows_of(&sent, &places);
                     tracing::warn!(%stream, rows = rows.len(), requests, why, "refused rows are parked; the others were accepted");
                     prepared.park(&rows, &Reason::Refused(why));
                 }
@@ -113,7 +142,10 @@ impl Sender<'_> {
                 front.standing = match outcome.verdict {
                     Verdict::Misconfigured => Standing::ServerDoubted(failures + 1),
                     Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge | Verdict::Refused => {
-                        Standing::RowsDoubted
+                        match begin {
+                            Begin::Refused | Begin::Again(_) => Standing::RowsDoubted,
+                            Begin::Suspecting => Standing::Well,
+                        }
                     }
                 };
                 self.wait_out(&outcome).await?;
@@ -159,6 +191,13 @@ impl Sender<'_> {
         }
         Ok(Beyond::Nothing)
     }
+}
+
+/// The rows of a batch, ascending, that stand at some places of those that are sent.
+fn rows_of(sent: &[usize], places: &[usize]) -> Vec<usize> {
+    let mut rows: Vec<usize> = places.iter().map(|place| sent[*place]).collect();
+    rows.sort_unstable();
+    rows
 }
 
 /// What a server may refuse many rows for at once.

@@ -10,7 +10,7 @@ struct Ended {
 impl Ended {
     fn parked(&self) -> Vec<usize> {
         let Step::Found(found) = &self.step else { panic!("{:?}", self.step) };
-        let mut rows: Vec<usize> = found.iter().flat_map(|(rows, _)| rows.clone()).collect();
+        let mut rows: Vec<usize> = found.iter().flat_map(|found| found.rows.clone()).collect();
         rows.sort_unstable();
         rows
     }
@@ -24,7 +24,11 @@ fn search(
     fails: impl Fn(usize) -> bool,
     is_beyond: bool,
 ) -> Ended {
-    let mut search = Isolation::new(traits.to_vec(), repeats, 0, "whole".into());
+    let search = Isolation::new(traits.to_vec(), repeats, 0, "whole".into());
+    carry_out(search, bad, fails, is_beyond)
+}
+
+fn carry_out(mut search: Isolation, bad: impl Fn(usize) -> bool, fails: impl Fn(usize) -> bool, is_beyond: bool) -> Ended {
     let (mut requests, mut accepted) = (0, Vec::new());
     loop {
         let step = search.step();
@@ -131,6 +135,26 @@ fn when_all_rows_are_bad_one_from_beyond_proves_the_server_well() {
 }
 
 #[test]
+fn what_was_at_fault_before_is_tried_first_and_costs_less() {
+    let traits = interleaved(2_000, 20);
+    for repeats in [Repeats::Harmless, Repeats::Forbidden] {
+        let convicts = BTreeSet::from([(1, 7)]);
+        let suspecting = || Isolation::suspecting(traits.clone(), repeats, &convicts);
+        let again = carry_out(suspecting(), |row| row % 20 == 7, |_| false, false);
+        assert_eq!(again.parked().len(), 100);
+        assert!(again.requests <= 8, "{} requests", again.requests);
+        let mended = carry_out(suspecting(), |_| false, |_| false, false);
+        assert_eq!(mended.parked(), [0; 0]);
+        let accepted: BTreeSet<usize> = mended.accepted.iter().copied().collect();
+        assert_eq!(accepted.len(), 2_000);
+        let other = carry_out(suspecting(), |row| row == 5, |_| false, false);
+        assert_eq!(other.parked(), [5]);
+        let down = carry_out(suspecting(), |row| row % 20 == 7, |request| request > 2, false);
+        assert!(matches!(down.step, Step::Undecided(_)), "{:?}", down.step);
+    }
+}
+
+#[test]
 fn a_server_that_goes_bad_in_the_middle_gets_nothing_parked() {
     let traits = interleaved(2_000, 8);
     for repeats in [Repeats::Harmless, Repeats::Forbidden] {
@@ -159,16 +183,17 @@ fn one_failure_more_parks_no_good_row() {
 fn what_is_parked_says_what_was_said_of_it_and_how_it_was_found() {
     let ended = search(&interleaved(2_000, 8), Repeats::Harmless, |row| row % 8 == 3, |_| false, false);
     let Step::Found(found) = &ended.step else { panic!() };
-    assert_eq!(found.iter().map(|(rows, _)| rows.len()).sum::<usize>(), 250);
-    assert!(found.iter().all(|(_, why)| why.starts_with("status 422")), "{found:?}");
-    let (rows, why) = found.iter().max_by_key(|(rows, _)| rows.len()).unwrap();
+    assert_eq!(found.iter().map(|found| found.rows.len()).sum::<usize>(), 250);
+    assert!(found.iter().all(|found| found.why.starts_with("status 422")), "{found:?}");
+    let Found { rows, why, convict } = found.iter().max_by_key(|found| found.rows.len()).unwrap();
+    assert_eq!(*convict, Some((1, 3)));
     assert!(why.contains(&format!("all {} rows of node 3", rows.len())), "{why}");
 }
 
 #[test]
 fn a_server_that_was_at_fault_is_probed_with_other_rows_and_less() {
     let traits = interleaved(1_000, 50);
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for failures in 1..20 {
         let mut search = Isolation::new(traits.clone(), Repeats::Harmless, failures, String::new());
         for _ in 0..PROBES_AGAIN {

@@ -147,6 +147,41 @@ async fn errors_from_the_first_request_on_are_isolated_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_refused_in_every_batch_costs_little_after_the_first_and_is_delivered_once_it_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::of(Manner::Older));
+    outbox.append(states_of_nodes(0..2_000, 10)).await.unwrap();
+    sink.with(|model| model.refuses = Some(|rows, row| node_of(rows, row) == 7));
+    let stop = CancellationToken::new();
+    let options = Options { request_rows_max: 10_000, ..options() };
+    let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
+    let running = run(&outbox, &sink, &options, None, retry, &stop);
+    let more = async {
+        let drained = async || drop(outbox.watch().wait_for(|snapshot| snapshot.pending() == 0).await.unwrap());
+        drained().await;
+        let (first, began) = (sink.with(|model| model.sent.len()), Instant::now());
+        outbox.append(states_of_nodes(2_000..2_100, 10)).await.unwrap();
+        drained().await;
+        let second = sink.with(|model| model.sent.len()) - first;
+        println!("{first} requests, then {second}");
+        assert!(second <= 8 && began.elapsed() < Duration::from_secs(1), "{second} requests, and no wait");
+        assert_eq!(outbox.snapshot().parked(), 210);
+        sink.with(|model| model.refuses = None);
+        for page in 0..2 {
+            outbox.append(states_of_nodes(2_100 + page * 100..2_200 + page * 100, 10)).await.unwrap();
+            drained().await;
+        }
+        assert_eq!(outbox.snapshot().parked(), 210);
+        let last = sink.with(|model| *model.sent.last().unwrap());
+        assert_eq!(last.1, 100, "by then it is one request again");
+        stop.cancel();
+    };
+    let (result, ()) = tokio::join!(running, more);
+    result.unwrap();
+    sink.with(|model| assert_eq!(model.states.len(), 2_300 - 210));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_stream_does_not_stop_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let (outbox, sink) = (open(dir.path()), ModelSink::default());
