@@ -5,6 +5,7 @@
 mod entity;
 mod freshness;
 mod ids;
+pub mod ledger;
 mod mappings;
 mod position;
 mod retry;
@@ -19,6 +20,7 @@ pub use entity::{
 };
 pub use freshness::Freshness;
 pub use ids::{Epoch, Generation, LocalId, RemoteId, Seq, SourceId};
+pub use ledger::{Order, Slot, Tallies, Tally};
 pub use mappings::Mappings;
 pub use position::Position;
 pub use retry::{Jitter, Retry};
