@@ -6,7 +6,10 @@
 //!
 //! The one rule: the watermark moves only together with the rows that it covers.
 
+mod audit;
 mod closure;
+mod compare;
+mod gaps;
 mod settle;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,11 +17,11 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::settle::IdHorizon;
+use self::{audit::Audits, settle::IdHorizon};
 
 use crate::{
-    domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Stream},
-    outbox::{Captured, Outbox, StoreError},
+    domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Slot, Stream, ledger},
+    outbox::{Captured, Entry, LedgerChange, LedgerState, Outbox, Repeats, Side, StoreError},
     ports::{Order, PageRequest, Source, SourceError, SourceStream},
 };
 
@@ -57,6 +60,10 @@ pub struct Options {
     pub outbox_bytes_max: u64,
     /// Bytes of the disk that are left to others.
     pub disk_reserve_bytes: u64,
+    /// How far back late rows are looked for often.
+    pub audit_horizon: Duration,
+    /// How often that whole horizon is audited.
+    pub audit_interval: Duration,
     /// Where a new outbox begins.
     pub start: Start,
     /// The gateway's clock.
@@ -112,6 +119,8 @@ pub async fn run(
         report: CaptureReport::default(),
         started: None,
         id_horizons: BTreeMap::new(),
+        until,
+        audits: Audits::default(),
     };
     let mut trouble: Option<String> = None;
     let mut paused: Option<&str> = None;
@@ -218,6 +227,8 @@ struct Capture<'a> {
     started: Option<Micros>,
     /// Of streams paged by id.
     id_horizons: BTreeMap<Stream, IdHorizon>,
+    until: Until,
+    audits: Audits,
 }
 
 impl Capture<'_> {
@@ -239,6 +250,7 @@ impl Capture<'_> {
             streams.push((stream, up_to));
         }
         let mut stuck = None;
+        let all = streams.clone();
         while !streams.is_empty() {
             let mut unfinished = Vec::new();
             for (stream, up_to) in streams {
@@ -254,6 +266,15 @@ impl Capture<'_> {
                 }
             }
             streams = unfinished;
+        }
+        let settles = self.started.is_some_and(|started| horizon <= started);
+        // With an end, once: when all new rows are there.
+        if self.until == Until::Stopped || !settles {
+            for (stream, _) in &all {
+                if let Some(why) = self.audit(stream, now).await? {
+                    return Ok(Polled::Paused(why));
+                }
+            }
         }
         match (self.started, stuck) {
             // A stream that is stuck is told when the others have been given their time to settle.
@@ -276,14 +297,40 @@ impl Capture<'_> {
                 tracing::info!(%stream, from = %begin, "capture begins");
                 self.outbox.start(*stream, begin).await?;
             }
+            self.prepare_ledger(&SourceStream { stream: *stream, order: *order }, now).await?;
             let rows = self.source.unreadable(*stream).await?;
             if rows > 0 {
                 tracing::error!(%stream, rows, "rows whose time is not a date cannot be forwarded: correct their time in the source");
             }
             unreadable += rows;
         }
+        self.save_ledger().await?;
         self.report.unreadable = unreadable;
         Ok(())
+    }
+
+    /// What an outbox that is new or was rebuilt has to know before its first page.
+    async fn prepare_ledger(&mut self, stream: &SourceStream, now: Micros) -> Result<(), CaptureError> {
+        let state = self.outbox.snapshot().ledger(stream.stream).clone();
+        let by_time = matches!(stream.order, Order::Key).then_some(now);
+        let repeats = match state.repeats.clone() {
+            Repeats::All => Repeats::UpTo(self.source.last(stream.stream, by_time).await?),
+            known => known,
+        };
+        let floor = match (&state.floor, self.options.start) {
+            (Some(floor), _) => floor.clone(),
+            (None, Start::Beginning) => Position::Start,
+            // Lost with a store: what lies before the place where capture goes on cannot be told from what came before the beginning.
+            (None, Start::Now | Start::At(_)) => self.outbox.snapshot().stream(stream.stream).watermark.clone(),
+        };
+        let known = LedgerState { floor: Some(floor), repeats, ..state.clone() };
+        if known != state {
+            self.outbox.set_ledger(stream.stream, known).await?;
+        }
+        match stream.order {
+            Order::Key => self.coarsen(stream.stream, now).await,
+            Order::Id => Ok(()),
+        }
     }
 
     /// Reads the catalog, and captures what is active or was pointed to before and is new or has changed.
@@ -321,19 +368,24 @@ impl Capture<'_> {
         for _ in 0..TURN_PAGES {
             let fetched = page.len();
             let page_settled = up_to.settled(page);
-            let Some(last) = page_settled.len().checked_sub(1) else { return Ok(Turn::Done) };
-            let short = page_settled.len() < fetched || fetched < request.limit as usize;
-            page = page_settled;
+            let (freshness, alike) = self.freshness(stream, &page_settled).await?;
+            let Some(last) = alike.checked_sub(1) else { return Ok(Turn::Done) };
+            let short = alike == page_settled.len() && (alike < fetched || fetched < request.limit as usize);
+            page = if alike == page_settled.len() { page_settled } else { page_settled.slice(0, alike) };
+            if stream.order == Order::Id {
+                self.audits.note_gaps(&request.after, &page, self.options.audit_interval);
+            }
             request.after = position(stream, &page, last)?;
             let catalog = self.needed(&page).await?;
             let (watermark, at) = (request.after.clone(), (self.options.clock)());
-            let captured = Captured { rows: page, watermark, catalog, freshness: Freshness::New, at };
+            let change = LedgerChange { add: ledger::count(&page, stream.order), ..LedgerChange::default() };
+            let captured = Captured { rows: page, watermark, catalog, freshness, at };
             if short {
-                self.outbox.append(captured).await?;
+                self.outbox.record(captured, change).await?;
                 return Ok(Turn::Done);
             }
             // A failing fetch must not hide that the page before it was appended, nor the other way round.
-            let (appended, fetched) = tokio::join!(self.outbox.append(captured), self.source.page(&request));
+            let (appended, fetched) = tokio::join!(self.outbox.record(captured, change), self.source.page(&request));
             appended?;
             page = match fetched {
                 Err(SourceError::Row { .. }) => self.page_or_part(&mut request).await?,
@@ -344,6 +396,31 @@ impl Capture<'_> {
             }
         }
         Ok(Turn::More)
+    }
+
+    /// Whether the first rows of a page may have been captured before, and how many there are of which the same is true.
+    async fn freshness(&mut self, stream: &SourceStream, page: &Rows) -> Result<(Freshness, usize), CaptureError> {
+        if page.is_empty() {
+            return Ok((Freshness::New, 0));
+        }
+        if let (Some((_, first)), Some((_, last))) = (page.bucket(0), page.bucket(page.len() - 1))
+            && stream.order == Order::Key
+        {
+            let ahead = self.outbox.ledger_within(Side::Ahead, stream.stream, compare::widest_before(first), last + 1).await?;
+            let is_ahead = |slot: &Slot| {
+                let places = |entry: &Entry| entry.slot.place..entry.slot.place + i64::from(entry.unit);
+                ahead.iter().any(|entry| entry.slot.node == slot.node && places(entry).contains(&slot.place))
+            };
+            if !ahead.is_empty() && ledger::count(page, stream.order).keys().any(is_ahead) {
+                return Ok((Freshness::Repeat, page.len()));
+            }
+        }
+        let repeats = self.outbox.snapshot().ledger(stream.stream).repeats.clone();
+        let mut covered = 0;
+        while covered < page.len() && repeats.cover(&position(stream, page, covered)?) {
+            covered += 1;
+        }
+        Ok(if covered == 0 { (Freshness::New, page.len()) } else { (Freshness::Repeat, covered) })
     }
 
     /// The highest id of a stream that has been there for the settle time; `None` when none has yet.

@@ -13,9 +13,11 @@ use std::{
 
 use super::{
     data_dir,
-    format::{FORMAT_VERSION, Meta, StreamState},
+    format::{self, FORMAT_VERSION, Meta, StreamState},
+    ledger::{self, LedgerState, Repeats},
+    ledger_file::LedgerFile,
     sidecar::Sidecar,
-    store::{Store, StoreError, io_error, sync_path},
+    store::{Change, Store, StoreError, io_error, sync_path},
     writer::{OpenOptions, Writer},
 };
 use crate::{
@@ -82,7 +84,7 @@ fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), Stor
 
 fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     let meta = meta(options, Generation(0));
-    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new()))
+    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new()), None)
 }
 
 /// Begins a new epoch where the sidecar says, and sets the damaged store aside.
@@ -103,7 +105,8 @@ fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, dama
         readings_from = %writer.streams()[0].watermark, node_states_from = %writer.streams()[1].watermark,
         "the outbox is damaged: it is set aside, and the source is captured again from here"
     );
-    let made = make(outbox, number, &writer)?;
+    let saved = LedgerFile::read(outbox, writer.meta())?;
+    let made = make(outbox, number, &writer, Some(saved))?;
     for path in old {
         set_aside(outbox, &path, options)?;
     }
@@ -123,7 +126,14 @@ fn meta(options: &OpenOptions, generation: Generation) -> Meta {
 /// Makes a store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making may not even
 /// open, and holds nothing that anyone was told of. The sidecar goes before CURRENT: a crash between them makes one more new epoch from
 /// the same place.
-fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer), StoreError> {
+///
+/// `ledgers`: in place of a lost store, the copy of its ledger if there is one.
+fn make(
+    outbox: &Path,
+    number: usize,
+    content: &Writer,
+    ledgers: Option<Option<LedgerFile>>,
+) -> Result<(Store, Writer), StoreError> {
     let path = data_dir::store_path(outbox, number);
     let making = path.with_extension("making");
     match std::fs::remove_dir_all(&making) {
@@ -134,6 +144,9 @@ fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer
     }
     let store = Store::open(&making)?;
     content.write_to(&store)?;
+    if let Some(saved) = ledgers {
+        restore_ledgers(&store, content, saved.as_ref())?;
+    }
     drop(store);
     edge::pass("make:store");
     std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
@@ -146,6 +159,27 @@ fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer
     let store = Store::open(&path)?;
     let writer = Writer::load(&store)?;
     Ok((store, writer))
+}
+
+/// Entries that are restored in one commit.
+const RESTORE_ENTRIES: usize = 5_000;
+
+/// What an earlier life captured is known as far as the copy of its ledger tells; whatever else is in the source may have been captured.
+fn restore_ledgers(store: &Store, content: &Writer, saved: Option<&LedgerFile>) -> Result<(), StoreError> {
+    for stream in Stream::ALL {
+        let from = &content.streams()[usize::from(stream.number())].watermark;
+        let nothing = || (LedgerState { repeats: Repeats::All, ..LedgerState::new() }, Vec::new());
+        let (state, entries) = saved.map_or_else(nothing, |saved| saved.before(stream, from));
+        for some in entries.chunks(RESTORE_ENTRIES) {
+            let mut change = Change::default();
+            ledger::restore(&mut change, stream, some);
+            store.commit(change)?;
+        }
+        let mut change = Change::default();
+        change.put(format::ledger_state_key(stream), format::to_bytes(&state));
+        store.commit(change)?;
+    }
+    Ok(())
 }
 
 /// Renames a store out of the way; nothing of it is deleted.

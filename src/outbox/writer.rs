@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
     format::{self, CreateIntent, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
+    ledger::{self, LedgerChange, LedgerState},
     parked::{self, HeldRows},
     places::Places,
     sidecar::{self, Bound, Sidecar},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     codec::{self, CHUNK_BYTES_MAX, ChunkHeader, Run},
-    domain::{Brought, Catalog, Entity, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream},
+    domain::{Brought, Catalog, Entity, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream, ledger::Coarse},
     edge,
 };
 
@@ -36,6 +37,7 @@ pub struct OpenOptions {
 pub(super) struct Writer {
     meta: Meta,
     streams: [StreamState; Stream::ALL.len()],
+    ledgers: [LedgerState; Stream::ALL.len()],
     catalog: Arc<Catalog>,
     mappings: Arc<Mappings>,
     brought: Arc<Brought>,
@@ -60,6 +62,7 @@ impl Writer {
         Self {
             meta,
             streams,
+            ledgers: Stream::ALL.map(|_| LedgerState::new()),
             catalog: Arc::default(),
             mappings: Arc::new(mappings),
             brought: Arc::new(brought),
@@ -77,6 +80,7 @@ impl Writer {
         change.put(format::META, format::to_bytes(&self.meta));
         for stream in Stream::ALL {
             change.put(format::stream_key(stream), format::to_bytes(self.state(stream)));
+            change.put(format::ledger_state_key(stream), format::to_bytes(self.ledger(stream)));
         }
         for (what, id) in &*self.mappings {
             change.put(format::entity_key(format::MAPPINGS, self.meta.generation, what), format::to_bytes(&id));
@@ -135,6 +139,12 @@ impl Writer {
             check_chunks(store, stream, &state, &mut places)?;
             streams[usize::from(stream.number())] = state;
         }
+        let mut ledgers = Stream::ALL.map(|_| LedgerState::new());
+        for stream in Stream::ALL {
+            let state = decode::<LedgerState>(store, &format::ledger_state_key(stream))?;
+            ledgers[usize::from(stream.number())] =
+                state.ok_or_else(|| damaged(&format!("what is known of the ledger of {stream} is missing")))?;
+        }
         let held = parked::survey(store, &mut places)?;
         let mut catalog = Catalog::new();
         let mut mappings = Mappings::default();
@@ -169,6 +179,7 @@ impl Writer {
         Ok(Self {
             meta,
             streams,
+            ledgers,
             catalog: Arc::new(catalog),
             mappings: Arc::new(mappings),
             brought: Arc::new(brought),
@@ -184,6 +195,7 @@ impl Writer {
         Snapshot {
             meta: self.meta.clone(),
             streams: self.streams.clone(),
+            ledgers: self.ledgers.clone(),
             catalog: Arc::clone(&self.catalog),
             mappings: Arc::clone(&self.mappings),
             brought: Arc::clone(&self.brought),
@@ -196,6 +208,64 @@ impl Writer {
 
     fn state(&self, stream: Stream) -> &StreamState {
         &self.streams[usize::from(stream.number())]
+    }
+
+    pub(super) fn ledger(&self, stream: Stream) -> &LedgerState {
+        &self.ledgers[usize::from(stream.number())]
+    }
+
+    /// A change of what is known of a ledger as a whole, with whatever else the change holds.
+    pub(super) fn set_ledger(
+        &mut self,
+        store: &Store,
+        stream: Stream,
+        mut change: Change,
+        ledger: LedgerState,
+    ) -> Result<(), StoreError> {
+        change.put(format::ledger_state_key(stream), format::to_bytes(&ledger));
+        store.commit(change)?;
+        self.ledgers[usize::from(stream.number())] = ledger;
+        Ok(())
+    }
+
+    /// One step towards the borders of days and months; whether more is to do.
+    pub(super) fn coarsen(&mut self, store: &Store, stream: Stream, target: Coarse) -> Result<bool, StoreError> {
+        let before = self.ledger(stream).clone();
+        let mut change = Change::default();
+        let (coarse, more) = ledger::coarsen(store, &mut change, stream, before.coarse, target)?;
+        if coarse != before.coarse {
+            self.set_ledger(store, stream, change, LedgerState { coarse, ..before })?;
+        }
+        Ok(more)
+    }
+
+    /// One step of setting the watermark back (I4: the caller logs it); whether more is to do. What was captured behind the new watermark is
+    /// known to have been, ahead of it.
+    pub(super) fn retreat(&mut self, store: &Store, stream: Stream, to: &Position) -> Result<bool, StoreError> {
+        let Some(place) = to.place() else { return Ok(false) };
+        let mut change = Change::default();
+        let reached = ledger::retreat(store, &mut change, stream, place)?;
+        let watermark = match self.state(stream).watermark.clone() {
+            Position::Key { rest, .. } if reached > place => {
+                Position::Key { time: Micros(Micros::of_hour(reached).0 - 1), rest: vec![i64::MAX; rest.len()] }
+            }
+            _ => to.clone(),
+        };
+        let state = StreamState { watermark, ..self.state(stream).clone() };
+        change.put(format::stream_key(stream), format::to_bytes(&state));
+        store.commit(change)?;
+        self.set_state(stream, state);
+        Ok(reached > place)
+    }
+
+    /// One step of forgetting what is counted ahead before a place; whether more is to do.
+    pub(super) fn forget_ahead(&mut self, store: &Store, stream: Stream, before: i64) -> Result<bool, StoreError> {
+        let mut change = Change::default();
+        let forgotten = ledger::forget_ahead(store, &mut change, stream, before)?;
+        if forgotten > 0 {
+            store.commit(change)?;
+        }
+        Ok(forgotten > 0)
     }
 
     fn add_places(&mut self, added: &[ChunkHeader]) {
@@ -215,13 +285,15 @@ impl Writer {
         let state = StreamState { watermark: position, started: true, ..self.state(stream).clone() };
         let mut change = Change::default();
         change.put(format::stream_key(stream), format::to_bytes(&state));
-        store.commit(change)?;
+        let floor = Some(state.watermark.clone());
+        let ledger = LedgerState { floor, ..self.ledger(stream).clone() };
+        self.set_ledger(store, stream, change, ledger)?;
         edge::pass("start:committed");
         self.set_state(stream, state);
         Ok(())
     }
 
-    pub(super) fn append(&mut self, store: &Store, captured: &Captured) -> Result<(), StoreError> {
+    pub(super) fn append(&mut self, store: &Store, captured: &Captured, ledger: &LedgerChange) -> Result<(), StoreError> {
         let stream = captured.rows.stream();
         let mut state = self.state(stream).clone();
         let mut change = Change::default();
@@ -234,6 +306,7 @@ impl Writer {
         };
         let added = append_chunks(&mut change, &mut state, &run, &captured.rows);
         state.watermark = captured.watermark.clone();
+        ledger::put(store, &mut change, stream, self.ledger(stream).coarse, ledger)?;
         let mut catalog = Arc::clone(&self.catalog);
         for (what, entity) in &captured.catalog {
             change.put(format::entity_key(format::ENTITIES, self.meta.generation, *what), format::to_bytes(entity));
