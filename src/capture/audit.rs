@@ -322,7 +322,7 @@ impl Capture<'_> {
         let clock = (self.options.clock)();
         let end = self.end(stream.stream);
         let state = self.outbox.snapshot().ledger(stream.stream).clone();
-        let is_due = state.walked_at.is_none_or(|at| clock.since(at) >= WALK_INTERVAL || at > clock);
+        let is_due = state.walked_at.is_none_or(|at| clock.since(at) >= walk_interval() || at > clock);
         let Some(next) = state.walk.or_else(|| is_due.then_some(FIRST)) else { return Ok(None) };
         let mut walk = self.audits.of(stream.stream).whole.take().unwrap_or(Walk::new(Side::Behind, next, end));
         walk.end = end;
@@ -604,6 +604,15 @@ impl Capture<'_> {
         let watermark = self.outbox.snapshot().stream(rows.stream()).watermark.clone();
         Captured { rows, watermark, catalog, freshness, at: (self.options.clock)() }
     }
+}
+
+fn walk_interval() -> Duration {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("PACKHORSE_TEST_WALK_OFTEN").is_some() {
+        // A test cannot wait for a week.
+        return Duration::from_secs(1);
+    }
+    WALK_INTERVAL
 }
 
 fn horizon_hours(horizon: Duration) -> i64 {
