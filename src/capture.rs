@@ -10,6 +10,7 @@ mod audit;
 mod closure;
 mod compare;
 mod gaps;
+mod generation;
 mod settle;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -17,7 +18,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Audits, settle::IdHorizon};
+use self::{audit::Audits, generation::Found, settle::IdHorizon};
 
 use crate::{
     domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Slot, Stream, ledger},
@@ -121,6 +122,7 @@ pub async fn run(
         id_horizons: BTreeMap::new(),
         until,
         audits: Audits::default(),
+        waits_for_sending: false,
     };
     let mut trouble: Option<String> = None;
     let mut paused: Option<&str> = None;
@@ -155,6 +157,7 @@ pub async fn run(
                         }
                         PAUSE
                     }
+                    (_, Polled::Sending) => PAUSE,
                     (Until::Stopped, Polled::CaughtUp | Polled::Settling(_)) => options.poll_interval,
                 }
             }
@@ -214,6 +217,8 @@ enum Polled {
     Settling(Duration),
     /// There is no room for more, for this reason.
     Paused(&'static str),
+    /// What waits has to be sent before anything enters.
+    Sending,
 }
 
 struct Capture<'a> {
@@ -229,6 +234,8 @@ struct Capture<'a> {
     id_horizons: BTreeMap<Stream, IdHorizon>,
     until: Until,
     audits: Audits,
+    /// Whether it was told that a new generation waits.
+    waits_for_sending: bool,
 }
 
 impl Capture<'_> {
@@ -239,6 +246,11 @@ impl Capture<'_> {
             self.look_at_the_source(&schema.streams, now).await?;
             self.started = Some(now);
         }
+        match self.look_at_generation(&schema.streams, now).await? {
+            Found::Known => {}
+            Found::Waits => return Ok(Polled::Sending),
+        }
+        self.follow_the_clock(&schema.streams, now).await?;
         let horizon = now.minus(self.options.settle);
         self.refresh_catalog().await?;
         let mut streams = Vec::new();
@@ -306,6 +318,23 @@ impl Capture<'_> {
         }
         self.save_ledger().await?;
         self.report.unreadable = unreadable;
+        Ok(())
+    }
+
+    /// A database whose clock was set back gives times anew that capture has passed: the watermark goes back as well.
+    async fn follow_the_clock(&mut self, streams: &[SourceStream], now: Micros) -> Result<(), CaptureError> {
+        for stream in streams.iter().filter(|stream| stream.order == Order::Key).map(|stream| stream.stream) {
+            let snapshot = self.outbox.snapshot();
+            let watermark = &snapshot.stream(stream).watermark;
+            if matches!(watermark, Position::Key { time, .. } if *time > now) {
+                let to = snapshot.ledger(stream).coarse.align(now.hour());
+                tracing::warn!(
+                    %stream, %now, %watermark, to = %Micros::of_hour(to),
+                    "the database's clock stands before what was captured: capture goes back, and repeats what lies between"
+                );
+                self.outbox.retreat(stream, to).await?;
+            }
+        }
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod rows;
 mod stream;
 mod time;
 mod verdict;
+pub mod witness;
 
 pub use entity::{
     Brought, Catalog, Deployment, Entity, EntityKind, House, LocalRef, Location, Node, NodeType, Room, RoomType, Sensor,

@@ -256,15 +256,18 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sets a watermark back to an earlier position, because the database's clock was (I4: whoever calls this says so). What was captured
-    /// behind it stays known.
-    pub async fn retreat(&self, stream: Stream, to: Position) -> Result<(), StoreError> {
-        loop {
-            let to = to.clone();
-            if !self.change(move |store, writer| writer.retreat(store, stream, &to)).await? {
-                return Ok(());
-            }
-        }
+    /// Sets the watermark of a stream paged by time back to just before a place where a slot of its ledger begins, because the database's clock
+    /// was set back (I4: whoever calls this says so). What was captured behind it stays known.
+    pub async fn retreat(&self, stream: Stream, to: i64) -> Result<(), StoreError> {
+        while self.change(move |store, writer| writer.retreat(store, stream, to)).await? {}
+        Ok(())
+    }
+
+    /// Another database stands behind the source: its catalog and mappings begin anew, and capture goes on from these positions, in the order of
+    /// [`Stream::ALL`] (I4: whoever calls this says so). `false`, and nothing is changed, while rows wait: they need the catalog that they were
+    /// captured with.
+    pub async fn begin_generation(&self, from: [Position; Stream::ALL.len()]) -> Result<bool, StoreError> {
+        self.change(move |store, writer| writer.begin_generation(store, &from)).await
     }
 
     /// Writes the copy of the ledger that a new store begins with when this one is lost. Gives its length.

@@ -20,6 +20,7 @@ use super::{
 use crate::domain::{
     Micros, Position, Slot, Stream, Tallies, Tally,
     ledger::{Coarse, DAY, MONTH},
+    witness::Witness,
 };
 
 /// Entries that are merged or moved in one commit.
@@ -89,12 +90,14 @@ pub struct LedgerState {
     pub walk: Option<i64>,
     /// When the last such walk ended (gateway's clock).
     pub walked_at: Option<Micros>,
+    /// Some rows that were captured, the oldest first: by them the source is known.
+    pub witnesses: Vec<Witness>,
 }
 
 impl LedgerState {
     /// Of a stream in which nothing has happened yet.
     pub fn new() -> Self {
-        Self { floor: None, repeats: Repeats::None, coarse: Coarse::NOTHING, walk: None, walked_at: None }
+        Self { floor: None, repeats: Repeats::None, coarse: Coarse::NOTHING, walk: None, walked_at: None, witnesses: Vec::new() }
     }
 }
 
@@ -229,12 +232,22 @@ pub(super) fn read_within(store: &Store, side: Side, stream: Stream, from: i64, 
     entries.take_while(|found| !matches!(found, Ok(entry) if entry.slot.place >= to)).collect()
 }
 
+/// Removes all entries from a place on, and all that are ahead.
+pub(super) fn truncate(store: &Store, change: &mut Change, stream: Stream, from: i64) -> Result<(), StoreError> {
+    for (side, from) in [(Side::Behind, from), (Side::Ahead, i64::MIN)] {
+        for entry in read_within(store, side, stream, from, i64::MAX)? {
+            change.remove(format::ledger_key(side, stream, entry.slot));
+        }
+    }
+    Ok(())
+}
+
 /// Moves the last entries from a place on to the side ahead. Gives the place from which on everything has been moved.
 pub(super) fn retreat(store: &Store, change: &mut Change, stream: Stream, to: i64) -> Result<i64, StoreError> {
     let mut moved = Vec::new();
     let mut place = i64::MAX;
     while let Some(last) = last_before(store, Side::Behind, stream, place)?
-        && last.slot.place + i64::from(last.unit) > to
+        && last.slot.place >= to
         && moved.len() < STEP_ENTRIES
     {
         place = last.slot.place;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
     format::{self, CreateIntent, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
-    ledger::{self, LedgerChange, LedgerState},
+    ledger::{self, LedgerChange, LedgerState, Repeats},
     parked::{self, HeldRows},
     places::Places,
     sidecar::{self, Bound, Sidecar},
@@ -16,7 +16,12 @@ use super::{
 };
 use crate::{
     codec::{self, CHUNK_BYTES_MAX, ChunkHeader, Run},
-    domain::{Brought, Catalog, Entity, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream, ledger::Coarse},
+    domain::{
+        Brought, Catalog, Entity, Epoch, Generation, LocalRef, Mappings, Micros, Order, Position, RemoteId, Rows, Seq, SourceId,
+        Stream,
+        ledger::{Coarse, FIRST},
+        witness::{self, Witness},
+    },
     edge,
 };
 
@@ -239,23 +244,73 @@ impl Writer {
         Ok(more)
     }
 
-    /// One step of setting the watermark back (I4: the caller logs it); whether more is to do. What was captured behind the new watermark is
-    /// known to have been, ahead of it.
-    pub(super) fn retreat(&mut self, store: &Store, stream: Stream, to: &Position) -> Result<bool, StoreError> {
-        let Some(place) = to.place() else { return Ok(false) };
+    /// One step of setting the watermark back to just before a place where a slot begins (I4: the caller logs it); whether more is to do. What
+    /// was captured behind it is known to have been, ahead of it.
+    pub(super) fn retreat(&mut self, store: &Store, stream: Stream, to: i64) -> Result<bool, StoreError> {
         let mut change = Change::default();
-        let reached = ledger::retreat(store, &mut change, stream, place)?;
-        let watermark = match self.state(stream).watermark.clone() {
-            Position::Key { rest, .. } if reached > place => {
-                Position::Key { time: Micros(Micros::of_hour(reached).0 - 1), rest: vec![i64::MAX; rest.len()] }
-            }
-            _ => to.clone(),
-        };
-        let state = StreamState { watermark, ..self.state(stream).clone() };
+        let reached = ledger::retreat(store, &mut change, stream, to)?;
+        let before =
+            Position::Key { time: Micros(Micros::of_hour(reached).0 - 1), rest: vec![i64::MAX; stream.spec().key.len() - 1] };
+        if !self.state(stream).watermark.is_after(&before) {
+            return Ok(false);
+        }
+        let state = StreamState { watermark: before.clone(), ..self.state(stream).clone() };
         change.put(format::stream_key(stream), format::to_bytes(&state));
-        store.commit(change)?;
+        let mut ledger = self.ledger(stream).clone();
+        // A floor that was set by the same clock goes back with it.
+        ledger.floor = ledger.floor.map(|floor| if floor.is_after(&before) { before.clone() } else { floor });
+        ledger.witnesses.retain(|witness| !witness.position.is_after(&before));
+        self.set_ledger(store, stream, change, ledger)?;
         self.set_state(stream, state);
-        Ok(reached > place)
+        Ok(reached > to)
+    }
+
+    /// Another database stands behind the source: its catalog and mappings begin anew, and capture goes on from these positions (I4: the caller
+    /// logs it). What the ledger holds before them is to be held against the source. `false` while rows wait: they need the catalog that they
+    /// were captured with.
+    pub(super) fn begin_generation(&mut self, store: &Store, from: &[Position; Stream::ALL.len()]) -> Result<bool, StoreError> {
+        if self.streams.iter().any(|state| state.pending() > 0) {
+            return Ok(false);
+        }
+        let meta = Meta { generation: Generation(self.meta.generation.0 + 1), ..self.meta.clone() };
+        let (mut streams, mut ledgers) = (self.streams.clone(), self.ledgers.clone());
+        let mut change = Change::default();
+        change.put(format::META, format::to_bytes(&meta));
+        for (stream, from) in Stream::ALL.into_iter().zip(from) {
+            let number = usize::from(stream.number());
+            let (state, ledger) = (&mut streams[number], &mut ledgers[number]);
+            let repeats = match (&ledger.repeats, &state.watermark) {
+                (Repeats::UpTo(last), watermark) if last.is_after(watermark) => Repeats::UpTo(last.clone()),
+                (Repeats::All, _) => Repeats::All,
+                (Repeats::None | Repeats::UpTo(_), watermark) => Repeats::UpTo(watermark.clone()),
+            };
+            let is_replaced = *from == Position::Start;
+            let floor = match &ledger.floor {
+                // Its ids begin anew.
+                Some(Position::Id(_)) if is_replaced => Some(Position::Start),
+                floor => floor.clone(),
+            };
+            state.watermark = match &floor {
+                Some(floor) if floor.is_after(from) => floor.clone(),
+                Some(_) | None => from.clone(),
+            };
+            ledger::truncate(store, &mut change, stream, state.watermark.place().unwrap_or(i64::MIN))?;
+            *ledger =
+                LedgerState { floor, repeats, coarse: ledger.coarse, walk: Some(FIRST), walked_at: None, witnesses: Vec::new() };
+            change.put(format::stream_key(stream), format::to_bytes(&*state));
+            change.put(format::ledger_state_key(stream), format::to_bytes(&*ledger));
+        }
+        change.remove(format::CREATE_INTENT);
+        change.remove(format::INTENT);
+        store.commit(change)?;
+        self.meta = meta;
+        self.streams = streams;
+        self.ledgers = ledgers;
+        self.catalog = Arc::default();
+        self.mappings = Arc::default();
+        self.brought = Arc::default();
+        (self.intent, self.create_intent) = (None, None);
+        Ok(true)
     }
 
     /// One step of forgetting what is counted ahead before a place; whether more is to do.
@@ -315,9 +370,17 @@ impl Writer {
         #[cfg(debug_assertions)]
         sabotage_watermark(store, stream, self.state(stream), &state)?;
         change.put(format::stream_key(stream), format::to_bytes(&state));
+        let mut known = self.ledger(stream).clone();
+        if state.watermark.is_after(&self.state(stream).watermark)
+            && let Some(newest) = newest(&captured.rows, &state.watermark)
+        {
+            witness::remember(&mut known.witnesses, newest);
+            change.put(format::ledger_state_key(stream), format::to_bytes(&known));
+        }
         edge::pass("append:encoded");
         store.commit(change)?;
         edge::pass("append:committed");
+        self.ledgers[usize::from(stream.number())] = known;
         self.set_state(stream, state);
         self.add_places(&added);
         self.catalog = catalog;
@@ -457,11 +520,18 @@ impl Writer {
         let mut held = Arc::clone(&self.held);
         let mut returned = 0;
         let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for entry in store.scan(&format::held_prefix(what), &format::held_prefix(what))?.take(RETURN_CHUNKS_MAX) {
+        for entry in store.scan(&format::held_prefix(what), &format::held_prefix(what))? {
+            if removed.len() >= RETURN_CHUNKS_MAX {
+                break;
+            }
             let (key, value) = entry?;
             let (_, chunk) = parked::split(store, &value)?;
             let (header, rows) = codec::decode(chunk)
                 .map_err(|error| StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") })?;
+            if header.generation != self.meta.generation {
+                // What it points to is another entity now: it stays, for an operator.
+                continue;
+            }
             let state = &mut streams[usize::from(header.stream.number())];
             let run = Run {
                 epoch: self.meta.epoch,
@@ -506,8 +576,19 @@ impl Writer {
     }
 }
 
+/// The last of some rows, by which the source will be known: the one that the watermark stands behind.
+fn newest(rows: &Rows, watermark: &Position) -> Option<Witness> {
+    let last = rows.len().checked_sub(1)?;
+    let order = match watermark {
+        Position::Start => return None,
+        Position::Id(_) => Order::Id,
+        Position::Key { .. } => Order::Key,
+    };
+    Some(Witness { position: watermark.clone(), hash: rows.key_hash(last, order, &mut String::new()) })
+}
+
 /// Encodes rows at the tail of a stream; gives the chunks that they lie in.
-fn append_chunks(change: &mut Change, state: &mut StreamState, run: &Run, rows: &crate::domain::Rows) -> Vec<ChunkHeader> {
+fn append_chunks(change: &mut Change, state: &mut StreamState, run: &Run, rows: &Rows) -> Vec<ChunkHeader> {
     let mut added = Vec::new();
     for chunk in codec::encode(run, rows, CHUNK_BYTES_MAX) {
         state.live_bytes += chunk.bytes.len() as u64;

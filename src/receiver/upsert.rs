@@ -42,6 +42,7 @@ pub(super) async fn store(store: &Store, batch: Batch, origin: Option<Origin>, m
                 batch.states.iter().partition(|state| state.local_id.is_some());
             if let Some(origin) = origin {
                 adopt(change, &identified, origin).await?;
+                follow(change, &identified, origin).await?;
             }
             store_states(change, &identified, origin, ON_IDENTITY).await?;
             store_states(change, &natural, None, ON_NATURAL_KEY).await?;
@@ -176,6 +177,33 @@ async fn adopt(change: &mut SqliteConnection, states: &[&State], origin: Origin)
         AND NOT EXISTS (SELECT 1 FROM NodeState AS own WHERE own.source = ?1 AND own.generation = ?2 AND own.localId = told.localId)";
     let adopt = sqlx::query(adopt).bind(origin.source.to_string()).bind(i64::from(origin.generation.0));
     adopt.bind(json!(keys).to_string()).execute(change).await?;
+    Ok(())
+}
+
+/// Gives a state that is here from an earlier generation of the same source the generation that it comes with now, where it is the same in all
+/// its columns: a database that was restored from a backup has most of its rows as they were.
+async fn follow(change: &mut SqliteConnection, states: &[&State], origin: Origin) -> Result<(), sqlx::Error> {
+    if states.is_empty() || origin.generation == Generation(0) {
+        return Ok(());
+    }
+    let told: Vec<_> = states
+        .iter()
+        .map(|state| json!([state.local_id, state.time, state.node, state.parent, state.localtime, state.seq_num, state.rssi]))
+        .collect();
+    let follow = "UPDATE OR IGNORE NodeState SET generation = ?2 \
+        FROM (SELECT value ->> 0 AS localId, value ->> 1 AS time, value ->> 2 AS nodeId, value ->> 3 AS parent, value ->> 4 AS localtime, \
+            value ->> 5 AS seq_num, value ->> 6 AS rssi FROM json_each(?3)) AS told \
+        WHERE NodeState.source = ?1 AND NodeState.generation = ?4 AND NodeState.localId = told.localId AND NodeState.time = told.time \
+        AND NodeState.nodeId = told.nodeId AND NodeState.parent IS told.parent AND NodeState.localtime IS told.localtime \
+        AND NodeState.seq_num IS told.seq_num AND NodeState.rssi IS told.rssi";
+    let (source, told) = (origin.source.to_string(), json!(told).to_string());
+    let any = "SELECT EXISTS (SELECT 1 FROM NodeState WHERE source = ?1 AND generation = ?2 AND localId IS NOT NULL)";
+    for earlier in 0..i64::from(origin.generation.0) {
+        if sqlx::query_scalar(any).bind(&source).bind(earlier).fetch_one(&mut *change).await? {
+            let follow = sqlx::query(follow).bind(&source).bind(i64::from(origin.generation.0));
+            follow.bind(&told).bind(earlier).execute(&mut *change).await?;
+        }
+    }
     Ok(())
 }
 
