@@ -190,12 +190,11 @@ async fn follow(change: &mut SqliteConnection, states: &[&State], origin: Origin
         .iter()
         .map(|state| json!([state.local_id, state.time, state.node, state.parent, state.localtime, state.seq_num, state.rssi]))
         .collect();
-    let follow = "UPDATE OR IGNORE NodeState SET generation = ?2 \
-        FROM (SELECT value ->> 0 AS localId, value ->> 1 AS time, value ->> 2 AS nodeId, value ->> 3 AS parent, value ->> 4 AS localtime, \
-            value ->> 5 AS seq_num, value ->> 6 AS rssi FROM json_each(?3)) AS told \
-        WHERE NodeState.source = ?1 AND NodeState.generation = ?4 AND NodeState.localId = told.localId AND NodeState.time = told.time \
-        AND NodeState.nodeId = told.nodeId AND NodeState.parent IS told.parent AND NodeState.localtime IS told.localtime \
-        AND NodeState.seq_num IS told.seq_num AND NodeState.rssi IS told.rssi";
+    // The order of the join is forced: each told row is looked up by its identity.
+    let follow = "UPDATE OR IGNORE NodeState SET generation = ?2 WHERE rowid IN (SELECT own.rowid FROM json_each(?3) AS told CROSS JOIN NodeState AS own \
+        ON own.source = ?1 AND own.generation = ?4 AND own.localId = CAST(told.value ->> 0 AS INTEGER) AND own.localId IS NOT NULL \
+        WHERE own.time = told.value ->> 1 AND own.nodeId = told.value ->> 2 AND own.parent IS told.value ->> 3 \
+        AND own.localtime IS told.value ->> 4 AND own.seq_num IS told.value ->> 5 AND own.rssi IS told.value ->> 6)";
     let (source, told) = (origin.source.to_string(), json!(told).to_string());
     let any = "SELECT EXISTS (SELECT 1 FROM NodeState WHERE source = ?1 AND generation = ?2 AND localId IS NOT NULL)";
     for earlier in 0..i64::from(origin.generation.0) {
