@@ -432,6 +432,7 @@ impl Capture<'_> {
         if page.is_empty() {
             return Ok((Freshness::New, 0));
         }
+        let mut slots = std::collections::BTreeSet::new();
         if let (Some((_, first)), Some((_, last))) = (page.bucket(0), page.bucket(page.len() - 1))
             && stream.order == Order::Key
         {
@@ -440,16 +441,22 @@ impl Capture<'_> {
                 let places = |entry: &Entry| entry.slot.place..entry.slot.place + i64::from(entry.unit);
                 ahead.iter().any(|entry| entry.slot.node == slot.node && places(entry).contains(&slot.place))
             };
-            if !ahead.is_empty() && ledger::count(page, stream.order).keys().any(is_ahead) {
-                return Ok((Freshness::Repeat, page.len()));
+            if !ahead.is_empty() {
+                slots = ledger::count(page, stream.order).into_keys().filter(is_ahead).collect();
             }
         }
         let repeats = self.outbox.snapshot().ledger(stream.stream).repeats.clone();
-        let mut covered = 0;
-        while covered < page.len() && repeats.cover(&position(stream, page, covered)?) {
-            covered += 1;
+        let of_row = |row: usize| -> Result<Freshness, SourceError> {
+            let is_ahead = !slots.is_empty() && ledger::slot(page, row, stream.order).is_some_and(|slot| slots.contains(&slot));
+            let may_be_there = is_ahead || repeats.cover(&position(stream, page, row)?);
+            Ok(if may_be_there { Freshness::Repeat } else { Freshness::New })
+        };
+        let first = of_row(0)?;
+        let mut alike = 1;
+        while alike < page.len() && of_row(alike)? == first {
+            alike += 1;
         }
-        Ok(if covered == 0 { (Freshness::New, page.len()) } else { (Freshness::Repeat, covered) })
+        Ok((first, alike))
     }
 
     /// The highest id of a stream that has been there for the settle time; `None` when none has yet.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     domain::{
         Freshness, Micros, Order, Position, Rows, Slot, Stream, Tallies, Tally,
-        ledger::{self, Coarse, DAY, FIRST, IDS_PER_PLACE},
+        ledger::{self, Coarse, DAY, FIRST, IDS_PER_PLACE, MONTH},
     },
     outbox::{Captured, Entry, LedgerChange, LedgerState, Repeats, Side},
     ports::{SlotRequest, SourceError, SourceStream, Span, TallyRequest},
@@ -313,7 +313,15 @@ impl Capture<'_> {
             Position::Key { time, .. } => time,
             Position::Start | Position::Id(_) => now,
         };
-        let target = Coarse::of(now.min(watermark), horizon_hours(self.options.audit_horizon));
+        let hours = horizon_hours(self.options.audit_horizon);
+        let mut target = Coarse::of(now.min(watermark), hours);
+        // By the days that have rows as well: a clock that ran ahead must not make everything a month.
+        let end = self.end(stream);
+        let back = self.places_back(stream, end, usize::try_from(hours / DAY).unwrap_or(usize::MAX), DAY).await?;
+        if back < end {
+            target.days_before = target.days_before.min(back.div_euclid(DAY) * DAY);
+            target.months_before = target.months_before.min(back.div_euclid(MONTH) * MONTH);
+        }
         Ok(self.outbox.coarsen(stream, target).await?)
     }
 

@@ -2,6 +2,8 @@ use std::{collections::VecDeque, path::Path};
 
 use async_trait::async_trait;
 
+mod late;
+
 use super::*;
 use crate::{
     domain::{Column, Entity, EntityKind, Epoch, House, LocalId, LocalRef, Location, Node, SensorType, SourceId, Tallies},
@@ -23,6 +25,8 @@ struct Scripted {
     began: tokio::time::Instant,
     catalog_reads: usize,
     unreadable: u64,
+    /// The database's clock is so many seconds ahead.
+    clock: i64,
     /// Pages with the reading of this second cannot be read.
     bad_second: Option<i64>,
     /// Entities that appear after the catalog was read so many times.
@@ -40,6 +44,7 @@ impl Scripted {
             began: tokio::time::Instant::now(),
             catalog_reads: 0,
             unreadable: 0,
+            clock: 0,
             bad_second: None,
             later: None,
         }
@@ -137,7 +142,7 @@ impl Source for Scripted {
     }
 
     async fn now(&mut self) -> Result<Micros, SourceError> {
-        Ok(Micros(NOW * 1_000_000 + self.began.elapsed().as_micros() as i64))
+        Ok(Micros((NOW + self.clock) * 1_000_000 + self.began.elapsed().as_micros() as i64))
     }
 
     async fn page(&mut self, request: &PageRequest) -> Result<Rows, SourceError> {
