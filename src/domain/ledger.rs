@@ -3,7 +3,7 @@
 //! A *slot* is what is counted together: the rows of one node in one hour (later one day, then thirty), or a block of ids where a table is paged by id.
 //!
 //! The one rule: a checksum of rows is the XOR of a hash of each, and that hash is *not* linear. CRC32 alone is: the XOR of the CRC32s of two times
-//! with two types each is 0, always, and a gateway stores just such grids (docs/decisions/0007).
+//! with two types each is 0, always, and a gateway stores just such grids (docs/decisions/0011).
 
 use std::collections::BTreeMap;
 

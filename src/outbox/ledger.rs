@@ -274,3 +274,6 @@ pub(super) fn forget_ahead(store: &Store, change: &mut Change, stream: Stream, b
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests;
