@@ -285,7 +285,7 @@ impl Outbox {
 
     /// Forgets what is counted ahead of the watermark before a place.
     pub async fn forget_ahead(&self, stream: Stream, before: i64) -> Result<(), StoreError> {
-        while self.change(move |store, writer| writer.forget_ahead(store, stream, before)).await? {}
+        while self.change(move |store, _| Writer::forget_ahead(store, stream, before)).await? {}
         Ok(())
     }
 

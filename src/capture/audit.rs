@@ -581,7 +581,9 @@ impl Capture<'_> {
     ) -> Result<Option<&'static str>, CaptureError> {
         let (mut tally, mut text) = (Tally::default(), String::new());
         while let Some(page) = self.slot_page(stream, &mut request).await? {
-            (0..page.len()).for_each(|row| tally.add(page.key_hash(row, stream.order, &mut text)));
+            for row in 0..page.len() {
+                tally.add(page.key_hash(row, stream.order, &mut text));
+            }
             if let Some(why) = self.room().await {
                 return Ok(Some(why));
             }

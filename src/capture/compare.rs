@@ -60,7 +60,9 @@ pub(super) fn differences(ledger: &[Entry], mut source: Tallies, unit: i64) -> V
 /// is no such run, or more than one.
 pub(super) fn newcomers(hashes: &[u64], known: Tally) -> Option<Range<usize>> {
     let mut all = Tally::default();
-    hashes.iter().for_each(|hash| all.add(*hash));
+    for hash in hashes {
+        all.add(*hash);
+    }
     let added = all.since(known)?;
     let length = usize::try_from(added.rows).ok().filter(|length| *length > 0)?;
     let mut run = hashes[..length].iter().fold(0, |sum, hash| sum ^ hash);
@@ -119,7 +121,9 @@ mod tests {
 
     fn tally(hashes: &[u64]) -> Tally {
         let mut tally = Tally::default();
-        hashes.iter().for_each(|hash| tally.add(*hash));
+        for hash in hashes {
+            tally.add(*hash);
+        }
         tally
     }
 

@@ -104,7 +104,7 @@ impl Gaps {
 mod tests {
     use super::*;
 
-    const AGE: Duration = Duration::from_mins(60);
+    const AGE: Duration = Duration::from_hours(1);
 
     fn noted(ids: impl Iterator<Item = i64>) -> Gaps {
         let mut gaps = Gaps::default();

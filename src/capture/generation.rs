@@ -55,9 +55,8 @@ impl Capture<'_> {
                 "the source is not the database that it was: it is taken as a new generation, and compared in full"
             );
             match standing {
-                Standing::Same => {}
                 Standing::Restored if place.is_after(&last) => *place = last,
-                Standing::Restored => {}
+                Standing::Same | Standing::Restored => {}
                 Standing::Replaced => *place = Position::Start,
             }
         }
@@ -93,7 +92,9 @@ impl Capture<'_> {
             Position::Start => return Ok(Sight::Gone),
             Position::Id(id) => Position::Id(id.saturating_sub(1)),
             Position::Key { time, mut rest } => {
-                rest.last_mut().into_iter().for_each(|last| *last = last.saturating_sub(1));
+                if let Some(last) = rest.last_mut() {
+                    *last = last.saturating_sub(1);
+                }
                 Position::Key { time, rest }
             }
         };

@@ -13,9 +13,12 @@ use crate::{
 
 const NOW: i64 = 1_700_000_000;
 
+/// Second, node, type and location.
+type Reading = (i64, i64, i64, Option<i64>);
+
 /// A source in memory: readings as (second, node, type, location), in key order; time moves on by its own script.
 struct Scripted {
-    readings: Vec<(i64, i64, i64, Option<i64>)>,
+    readings: Vec<Reading>,
     states: Vec<i64>,
     /// A state with this id is committed so long after the others.
     late_state: Option<(i64, Duration)>,
@@ -34,7 +37,7 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn new(readings: Vec<(i64, i64, i64, Option<i64>)>) -> Self {
+    fn new(readings: Vec<Reading>) -> Self {
         Self {
             readings,
             states: Vec::new(),
@@ -70,9 +73,7 @@ impl Scripted {
             Stream::Reading => {
                 let mut readings = self.readings.clone();
                 readings.sort_unstable();
-                let int = |value: &dyn Fn(&(i64, i64, i64, Option<i64>)) -> Option<i64>| {
-                    Column::Int(readings.iter().map(value).collect())
-                };
+                let int = |value: &dyn Fn(&Reading) -> Option<i64>| Column::Int(readings.iter().map(value).collect());
                 let columns = vec![
                     int(&|row| Some(row.0 * 1_000_000)),
                     int(&|row| Some(row.1)),
@@ -264,7 +265,7 @@ async fn seconds(outbox: &Outbox) -> Vec<(i64, i64, i64)> {
 }
 
 /// Many in one second, so that page borders fall among equal times.
-fn many() -> Vec<(i64, i64, i64, Option<i64>)> {
+fn many() -> Vec<Reading> {
     (0..100)
         .flat_map(|second| {
             (1..=2).flat_map(move |node| (0..5).map(move |kind| (second / 10, node, kind + second % 10 * 5, Some(4))))

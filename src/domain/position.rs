@@ -26,11 +26,10 @@ impl Position {
     /// Whether it lies behind another one in paging order; never where the two are of tables that are paged otherwise.
     pub fn is_after(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Start, _) => false,
             (Self::Id(_) | Self::Key { .. }, Self::Start) => true,
             (Self::Id(one), Self::Id(other)) => one > other,
             (Self::Key { time, rest }, Self::Key { time: other, rest: others }) => (time, rest) > (other, others),
-            (Self::Id(_), Self::Key { .. }) | (Self::Key { .. }, Self::Id(_)) => false,
+            (Self::Start, _) | (Self::Id(_), Self::Key { .. }) | (Self::Key { .. }, Self::Id(_)) => false,
         }
     }
 }

@@ -137,16 +137,14 @@ fn within(ask: &mut Ask, table: &Table, span: &Span, after: Option<&Position>) -
             ask.bind(Bind::Time(from));
             ask.bind(Bind::Time(to_bind(Micros::of_hour(span.to))));
             match &span.floor {
-                Position::Start => {}
                 floor @ Position::Key { time, .. } if time.hour() >= span.from => compared(ask, table, ">", floor),
-                Position::Key { .. } => {}
+                Position::Start | Position::Key { .. } => {}
                 Position::Id(_) => return Err(of_other_kind(&span.floor)),
             }
             match &span.upto {
-                None => {}
                 Some(Position::Start) => ask.condition("FALSE"),
                 Some(upto @ Position::Key { time, .. }) if time.hour() < span.to => compared(ask, table, "<", upto),
-                Some(Position::Key { .. }) => {}
+                None | Some(Position::Key { .. }) => {}
                 Some(position @ Position::Id(_)) => return Err(of_other_kind(position)),
             }
         }

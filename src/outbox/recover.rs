@@ -84,7 +84,12 @@ fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), Stor
 
 fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     let meta = meta(options, Generation(0));
-    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new()), None)
+    make(
+        outbox,
+        1,
+        &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new()),
+        &Life::First,
+    )
 }
 
 /// Begins a new epoch where the sidecar says, and sets the damaged store aside.
@@ -106,7 +111,7 @@ fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, dama
         "the outbox is damaged: it is set aside, and the source is captured again from here"
     );
     let saved = LedgerFile::read(outbox, writer.meta())?;
-    let made = make(outbox, number, &writer, Some(saved))?;
+    let made = make(outbox, number, &writer, &Life::AfterLoss(saved.map(Box::new)))?;
     for path in old {
         set_aside(outbox, &path, options)?;
     }
@@ -123,17 +128,18 @@ fn meta(options: &OpenOptions, generation: Generation) -> Meta {
     }
 }
 
+/// Which life of an outbox begins.
+enum Life {
+    /// The first one.
+    First,
+    /// One in place of a store that was lost, with the copy of its ledger if there is one.
+    AfterLoss(Option<Box<LedgerFile>>),
+}
+
 /// Makes a store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making may not even
 /// open, and holds nothing that anyone was told of. The sidecar goes before CURRENT: a crash between them makes one more new epoch from
 /// the same place.
-///
-/// `ledgers`: in place of a lost store, the copy of its ledger if there is one.
-fn make(
-    outbox: &Path,
-    number: usize,
-    content: &Writer,
-    ledgers: Option<Option<LedgerFile>>,
-) -> Result<(Store, Writer), StoreError> {
+fn make(outbox: &Path, number: usize, content: &Writer, life: &Life) -> Result<(Store, Writer), StoreError> {
     let path = data_dir::store_path(outbox, number);
     let making = path.with_extension("making");
     match std::fs::remove_dir_all(&making) {
@@ -144,8 +150,9 @@ fn make(
     }
     let store = Store::open(&making)?;
     content.write_to(&store)?;
-    if let Some(saved) = ledgers {
-        restore_ledgers(&store, content, saved.as_ref())?;
+    match life {
+        Life::First => {}
+        Life::AfterLoss(saved) => restore_ledgers(&store, content, saved.as_deref())?,
     }
     drop(store);
     edge::pass("make:store");

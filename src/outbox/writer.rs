@@ -314,7 +314,7 @@ impl Writer {
     }
 
     /// One step of forgetting what is counted ahead before a place; whether more is to do.
-    pub(super) fn forget_ahead(&mut self, store: &Store, stream: Stream, before: i64) -> Result<bool, StoreError> {
+    pub(super) fn forget_ahead(store: &Store, stream: Stream, before: i64) -> Result<bool, StoreError> {
         let mut change = Change::default();
         let forgotten = ledger::forget_ahead(store, &mut change, stream, before)?;
         if forgotten > 0 {

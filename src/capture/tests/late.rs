@@ -35,7 +35,7 @@ async fn assert_all_entered(outbox: &Outbox, source: &Scripted) -> BTreeMap<(i64
 }
 
 /// A reading every ten minutes, from one time up to another.
-fn every_ten_minutes(from: i64, to: i64) -> impl Iterator<Item = (i64, i64, i64, Option<i64>)> {
+fn every_ten_minutes(from: i64, to: i64) -> impl Iterator<Item = Reading> {
     (from..to).step_by(600).map(|second| (second, 1, 0, None))
 }
 
