@@ -28,7 +28,7 @@ use packhorse::{
         datagen::{DatagenOptions, Houses, Shape, datagen},
     },
     outbox::{OpenOptions, Outbox},
-    ports::{Ask, Delivered, Delivery, PageRequest, Presence, PushStatus, RemoteEntity, Sink, Source as _, Traffic},
+    ports::{Ask, Delivered, Delivery, Keeping, PageRequest, Presence, PushStatus, RemoteEntity, Sink, Source as _, Traffic},
     rest::{self, RestSink},
     sender,
     wire::{self, Manner},
@@ -295,6 +295,10 @@ impl Sink for Counted {
 
     async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome> {
         self.sink.arrived(keys).await
+    }
+
+    async fn keeping(&self, stream: Stream) -> Result<Keeping, Outcome> {
+        self.sink.keeping(stream).await
     }
 
     fn traffic(&self) -> Traffic {

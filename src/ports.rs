@@ -306,6 +306,17 @@ pub enum Presence {
     Merged,
 }
 
+/// How many rows of a stream a destination keeps where several of ours are one to it: of one second, node, and type or seq_num.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// Each.
+    Each,
+    /// One, with NULL the same as 0.
+    OneOfASecond,
+    /// That shows with its first row.
+    NotYetKnown,
+}
+
 /// What questions have cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -341,6 +352,9 @@ pub trait Sink: Send + Sync {
     ///
     /// Costs about one request for each node and hour among the rows, and a list entry for each row that is there.
     async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome>;
+
+    /// How the destination keeps the rows of a stream. Costs a request at most, the first time.
+    async fn keeping(&self, stream: Stream) -> Result<Keeping, Outcome>;
 
     /// What all calls together have cost.
     fn traffic(&self) -> Traffic;

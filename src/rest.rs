@@ -28,8 +28,8 @@ use reqwest::{Client, header};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Entity, Generation, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Verdict},
-    ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Sink, Traffic},
+    domain::{Entity, EntityKind, Generation, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Verdict},
+    ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Traffic},
     wire,
 };
 use address::Address;
@@ -142,6 +142,8 @@ pub struct RestSink {
     client: Mutex<Client>,
     memory: Mutex<Memory>,
     is_packhorse: AtomicBool,
+    /// Whether a legacy server numbers its node states, which the older table does; as last seen.
+    numbers_states: Mutex<Option<bool>>,
     requests: AtomicU64,
     body_bytes: AtomicU64,
 }
@@ -189,6 +191,7 @@ impl RestSink {
             client,
             memory: Mutex::default(),
             is_packhorse: AtomicBool::new(false),
+            numbers_states: Mutex::new(None),
             requests: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
         })
@@ -326,6 +329,10 @@ impl Sink for RestSink {
     }
 
     async fn update(&self, entity: &RemoteEntity) -> Result<(), Outcome> {
+        // A node has no column that we do not know.
+        if entity.entity.kind() == EntityKind::Node {
+            return self.stored(&calls::update(entity, &serde_json::Map::new())).await.map(drop);
+        }
         let call = calls::row(entity.entity.kind(), entity.id);
         let rows = self.stored(&call).await?;
         let row = rows
@@ -353,6 +360,10 @@ impl Sink for RestSink {
 
     async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome> {
         lookup::arrived(self, keys).await
+    }
+
+    async fn keeping(&self, stream: Stream) -> Result<Keeping, Outcome> {
+        lookup::keeping(self, stream).await
     }
 
     fn traffic(&self) -> Traffic {

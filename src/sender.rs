@@ -3,15 +3,22 @@
 //! ```text
 //!            ┌────────── catalog changed, trouble over ─────────┐
 //!            ▼                                                  │
-//!   ┌─────────────┐ mapped  ┌─────────┐ intent on disk ┌────────────────┐ accepted: ack, park, next intent
-//!   │ sync catalog │ ──────▶ │ prepare │ ─────────────▶ │ request in flight │ ────────────▶ prepare
-//!   └─────────────┘         └─────────┘                └────────────────┘
-//!            ▲ any other verdict: wait (backoff), then the same run again ◀┘
+//!   ┌──────────────┐ mapped ┌─────────┐      ┌─────┐ intent on disk ┌───────────────────┐ accepted: ack, park, next intent
+//!   │ sync catalog │ ─────▶ │ prepare │ ───▶ │ ask │ ─────────────▶ │ request in flight │ ──────────────▶ prepare
+//!   └──────────────┘        └─────────┘      └─────┘                └───────────────────┘
+//!            ▲                                  ▲ may have arrived: wait the server out ◀┤
+//!            ├───────────── not stored, misconfigured: wait (backoff), the same again ◀──┤
+//!            └── refused: look at the catalog, then isolate what is at fault ◀───────────┘
 //! ```
 //!
-//! The one rule: nothing but [`Verdict::Accepted`] moves the cursor over a row that was sent, and a run that may have arrived is sent again
-//! before anything else (I6: the destination tells a repeat by its identity).
+//! The one rule: nothing but [`Verdict::Accepted`], or an answer that it is there, moves the cursor over a row that was sent; and what may have
+//! arrived is not sent again before the destination was asked, unless it tells a repeat by its identity (I6).
 
+mod ask;
+pub mod collide;
+pub mod doubt;
+pub mod isolate;
+mod isolating;
 pub mod pace;
 pub mod prepare;
 
@@ -25,19 +32,28 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::{pace::Pace, prepare::Prepared};
+use self::{
+    ask::Asked,
+    collide::Frontier,
+    doubt::{Doubt, Sent},
+    pace::Pace,
+    prepare::Prepared,
+};
 use crate::{
     catalog::{self, Journal, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
-    domain::{Catalog, Entity, LocalRef, Micros, Outcome, RemoteId, Retry, Stream, Verdict},
+    domain::{Catalog, Entity, Freshness, LocalRef, Micros, Outcome, RemoteId, Retry, Seq, Stream, Trace, Verdict},
     edge,
-    outbox::{Batch, CreateIntent, Intent, Outbox, Snapshot, StoreError},
-    ports::Sink,
+    outbox::{Batch, CreateIntent, Extent, Intent, Outbox, Snapshot, StoreError},
+    ports::{Delivered, Sink},
 };
 
 /// So long a server may still be busy, at the least, with a creation that an earlier life of this program sent.
 const EARLIER_LIFE: Duration = Duration::from_secs(5);
 /// And at the most, however slow its answers were.
 const EARLIER_LIFE_MAX: Duration = Duration::from_mins(5);
+/// What a server takes to store a row, at the worst that was measured (12 s for 10,000 with one repeat among them). As long as no bulk of
+/// about that size was answered in this life, three times that is waited for it.
+const ROW_TIME: Duration = Duration::from_micros(1_200);
 /// How often held rows make the sender look at the destination's catalog again.
 const HELD_RECHECK: Duration = Duration::from_mins(5);
 
@@ -98,9 +114,10 @@ pub async fn run(
         unanswered: BTreeMap::new(),
         trouble: None,
         slowest: Duration::ZERO,
+        answered_rows: 0,
         status_due: Instant::now(),
         last_stream: Stream::NodeState,
-        again: None,
+        fronts: Stream::ALL.map(|_| Front::default()),
     };
     // Every await may be the last: what a request came to is then unknown, and its intent is on the disk.
     tokio::select! {
@@ -133,18 +150,55 @@ struct Sender<'a> {
     trouble: Option<(String, Instant)>,
     /// The slowest answer of late: an unknown outcome is waited out for three times as long.
     slowest: Duration,
+    /// The most rows of a bulk that was answered in this life.
+    answered_rows: usize,
     status_due: Instant,
     last_stream: Stream,
-    /// A run of this stream may or may not have arrived: it goes first, from the same seq on.
-    again: Option<Stream>,
+    fronts: [Front; Stream::ALL.len()],
 }
+
+/// How a stream stands at its cursor.
+struct Front {
+    /// What may have arrived.
+    doubt: Option<Doubt>,
+    /// The server may be busy with it until then.
+    ready: Instant,
+    standing: Standing,
+    /// What was delivered in this life.
+    frontier: Frontier,
+}
+
+impl Default for Front {
+    fn default() -> Self {
+        Self { doubt: None, ready: Instant::now(), standing: Standing::Well, frontier: Frontier::default() }
+    }
+}
+
+/// What the refusals of a stream's requests have led to, since one was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// There was none.
+    Well,
+    /// So many errors (500), which may be the server's own.
+    Failing(u32),
+    /// The catalog is looked at before anything is sent again.
+    CatalogDoubted,
+    /// The catalog was in step, and still it was refused: rows are tried apart.
+    RowsDoubted,
+    /// So many times in a row single records were refused, and none accepted: the server is at fault.
+    ServerDoubted(usize),
+}
+
+/// So many errors in a row may be the server's own.
+const FAILURES: u32 = 3;
 
 impl Sender<'_> {
     async fn run(mut self) -> Result<(), StoreError> {
         if let Some(intent) = self.outbox.snapshot().create_intent {
             sleep(Duration::from_millis(intent.patience_ms.into()).max(EARLIER_LIFE)).await;
         }
-        let mut next = self.leftover().await?;
+        self.leftover();
+        let mut next = None;
         loop {
             if self.catalog_due() && !self.sync_catalog().await? {
                 continue;
@@ -166,27 +220,57 @@ impl Sender<'_> {
         }
     }
 
-    /// The run that an earlier life of this program may have sent: it goes out again with the same bounds.
-    async fn leftover(&mut self) -> Result<Option<Batch>, StoreError> {
-        let Some(intent) = self.outbox.snapshot().intent else { return Ok(None) };
-        if self.outbox.snapshot().stream(intent.stream).cursor != intent.first {
-            return Ok(None);
+    fn front(&self, stream: Stream) -> &Front {
+        &self.fronts[usize::from(stream.number())]
+    }
+
+    fn front_mut(&mut self, stream: Stream) -> &mut Front {
+        &mut self.fronts[usize::from(stream.number())]
+    }
+
+    /// The runs that an earlier life of this program may have sent.
+    fn leftover(&mut self) {
+        let snapshot = self.outbox.snapshot();
+        for intent in snapshot.intents.iter().flatten() {
+            let cursor = snapshot.stream(intent.stream).cursor;
+            let patience = self.patience(intent.end.since(cursor) as usize);
+            let front = self.front_mut(intent.stream);
+            front.doubt = Doubt::of(*intent, cursor);
+            front.ready = Instant::now() + patience;
+            // It goes first.
+            self.last_stream = if intent.stream == Stream::Reading { Stream::NodeState } else { Stream::Reading };
         }
-        self.last_stream = intent.stream;
-        self.outbox.lease(intent.stream, intent.first, intent.end.since(intent.first) as usize).await
+    }
+
+    /// How long a server may be busy with a request of so many rows.
+    fn patience(&self, rows: usize) -> Duration {
+        if self.answered_rows > 0 && rows <= self.answered_rows.saturating_mul(2) {
+            return self.slowest * 3;
+        }
+        shortened_patience().unwrap_or_else(|| EARLIER_LIFE + ROW_TIME * 3 * rows as u32)
+    }
+
+    /// Rows of a stream's next batch, at most: what is asked for together has the bounds that it was sent with.
+    fn rows_max(&self, stream: Stream, from: Seq) -> usize {
+        match &self.front(stream).doubt {
+            Some(Doubt { end, sent }) if self.asks() => match sent {
+                Sent::Together(_) => end.since(from) as usize,
+                Sent::Each => self.pace.rows().min(end.since(from) as usize).min(ask::EACH_ROWS_MAX),
+            },
+            Some(_) | None => self.pace.rows(),
+        }
     }
 
     /// The next records to send: the streams take turns. `settling` is about to be settled, so its stream goes on behind it.
     async fn lease(&mut self, settling: Option<Intent>) -> Result<Option<Batch>, StoreError> {
         let snapshot = self.outbox.snapshot();
         let turn = Stream::ALL.iter().position(|stream| *stream == self.last_stream).unwrap_or_default();
-        let again = self.again.take().into_iter();
-        for stream in again.chain((1..=Stream::ALL.len()).map(|step| Stream::ALL[(turn + step) % Stream::ALL.len()])) {
+        for stream in (1..=Stream::ALL.len()).map(|step| Stream::ALL[(turn + step) % Stream::ALL.len()]) {
             let from = match settling {
                 Some(settling) if settling.stream == stream => settling.end,
                 _ => snapshot.stream(stream).cursor,
             };
-            if let Some(batch) = self.outbox.lease(stream, from, self.pace.rows()).await? {
+            if let Some(batch) = self.outbox.lease(stream, from, self.rows_max(stream, from)).await? {
                 self.last_stream = stream;
                 return Ok(Some(batch));
             }
@@ -197,55 +281,144 @@ impl Sender<'_> {
     /// Sends one batch and acts on the verdict. Gives the batch to go on with: the next one, or the same one again.
     async fn send(&mut self, batch: Batch) -> Result<Option<Batch>, StoreError> {
         let snapshot = self.outbox.snapshot();
-        let Prepared { delivery, aside } = prepare::prepare(&batch, &snapshot.mappings, snapshot.meta.source);
-        if !aside.is_empty() && self.catalog_due() {
+        let stream = batch.rows.stream();
+        let mut prepared = prepare::prepare(&batch, &snapshot.mappings);
+        if prepared.holds() && self.catalog_due() {
             // What these rows wait for came in with them, after the last sync.
             return Ok(Some(batch));
         }
-        if delivery.rows.is_empty() {
-            self.outbox.settle(batch, aside, None, (self.options.clock)()).await?;
-            return Ok(None);
+        match self.ask(&batch, &mut prepared).await? {
+            Asked::Ready => {}
+            Asked::Again(rows) => {
+                let rows = rows.max(1).min(self.rows_max(stream, batch.first));
+                return self.outbox.lease(stream, batch.first, rows).await;
+            }
+            Asked::Failed => return Ok(None),
         }
-        self.outbox.intend(batch.intent()).await?;
+        if prepared.sent.is_empty() {
+            return self.settle(batch, &prepared).await;
+        }
+        match self.front(stream).standing {
+            Standing::RowsDoubted => return self.isolate(batch, prepared, 0).await,
+            Standing::ServerDoubted(failures) => return self.isolate(batch, prepared, failures).await,
+            Standing::Well | Standing::Failing(_) | Standing::CatalogDoubted => {}
+        }
+        self.intend(&batch, extent(&batch, &prepared)).await?;
+        let delivered = self.deliver(&batch, &prepared.sent, &snapshot).await;
+        let outcome = delivered.outcome;
+        let rows = prepared.sent.len();
+        match outcome.verdict {
+            Verdict::Accepted => {
+                self.pace.accepted(rows, delivered.body_bytes);
+                self.front_mut(stream).standing = Standing::Well;
+                self.all_well();
+                self.settle(batch, &prepared).await
+            }
+            Verdict::TooLarge if rows > 1 && self.pace.too_large(rows) && outcome.trace == Trace::Nothing => Ok(None),
+            Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => {
+                if outcome.trace != Trace::Nothing {
+                    self.doubt(&batch, prepared, delivered.took);
+                }
+                // An error that was answered says nothing of the link.
+                if outcome.verdict == Verdict::Unknown && outcome.trace == Trace::Possible {
+                    self.pace.slow_down();
+                }
+                self.judge(stream, &outcome);
+                self.wait_out(&outcome).await?;
+                let is_doubted = self.front(stream).standing == Standing::CatalogDoubted;
+                self.doubt_mappings(is_doubted || outcome.verdict == Verdict::Misconfigured);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Before anything of a batch is sent: what may have arrived of its stream from then on is on the disk.
+    async fn intend(&self, batch: &Batch, extent: Extent) -> Result<(), StoreError> {
+        let intent = match &self.front(batch.rows.stream()).doubt {
+            Some(doubt) => Intent { end: doubt.end.max(batch.end()), ..batch.intent(Extent::Parts) },
+            None => batch.intent(extent),
+        };
+        self.outbox.intend(intent).await
+    }
+
+    async fn deliver(&mut self, batch: &Batch, sent: &[usize], snapshot: &Snapshot) -> Delivered {
+        let delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
         edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
         edge::pass("deliver:answered");
         tracing::debug!(
-            stream = %batch.rows.stream(), first = %batch.first, rows = delivery.rows.len(), body_bytes = delivered.body_bytes,
+            stream = %batch.rows.stream(), first = %batch.first, rows = sent.len(), body_bytes = delivered.body_bytes,
             took_ms = delivered.took.as_millis() as u64, outcome = %delivered.outcome, "request"
         );
-        match delivered.outcome.verdict {
-            Verdict::Accepted => {
-                // An answer, so it tells how long this server takes; what it took long ago counts less and less.
-                self.slowest = delivered.took.max(self.slowest * 7 / 8);
-                self.pace.accepted(delivery.rows.len(), delivered.body_bytes);
-                self.all_well();
-                let next = self.lease(Some(batch.intent())).await?;
-                self.outbox.settle(batch, aside, next.as_ref().map(Batch::intent), (self.options.clock)()).await?;
-                Ok(next)
-            }
-            Verdict::TooLarge if delivery.rows.len() > 1 && self.pace.too_large(delivery.rows.len()) => {
-                self.again = Some(batch.rows.stream());
-                Ok(None)
-            }
-            Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => {
-                let verdict = delivered.outcome.verdict;
-                if verdict == Verdict::Unknown {
-                    self.pace.slow_down();
-                }
-                self.wait_out(&delivered.outcome).await?;
-                // A stale mapping may be what was refused, and a long outage may have replaced the server.
-                let is_long = self.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= OUTAGE);
-                if is_long || matches!(verdict, Verdict::Misconfigured | Verdict::Refused) {
-                    self.recheck = Recheck::All;
-                    self.synced = None;
-                }
-                // What may have arrived goes first; what was refused does not stop the other stream.
-                if matches!(verdict, Verdict::Unknown | Verdict::TooLarge) {
-                    self.again = Some(batch.rows.stream());
-                }
-                Ok(None)
-            }
+        if delivered.outcome.verdict == Verdict::Accepted {
+            // An answer, so it tells how long this server takes; what it took long ago counts less and less.
+            self.slowest = delivered.took.max(self.slowest * 7 / 8);
+            self.answered_rows = self.answered_rows.max(sent.len());
+        }
+        delivered
+    }
+
+    /// A request with rows of a batch may have arrived; it went without an answer for so long.
+    fn doubt(&mut self, batch: &Batch, prepared: Prepared, took: Duration) {
+        let patience = self.patience(prepared.sent.len()).max(took);
+        let is_all = prepared.sent.len() + prepared.aside.len() == batch.rows.len();
+        let front = self.front_mut(batch.rows.stream());
+        let earlier = front.doubt.as_ref().map_or(Seq(0), |doubt| doubt.end);
+        let sent = if earlier > batch.first || batch.freshness == Freshness::Repeat || !is_all {
+            Sent::Each
+        } else {
+            Sent::Together(prepared.sent)
+        };
+        front.doubt = Some(Doubt { end: earlier.max(batch.end()), sent });
+        front.ready = Instant::now() + patience;
+    }
+
+    /// What a refusal, or an error that may be one, makes of a stream's standing.
+    fn judge(&mut self, stream: Stream, outcome: &Outcome) {
+        let front = self.front_mut(stream);
+        let is_refused = outcome.verdict == Verdict::Refused;
+        if !is_refused && outcome.trace != Trace::Unlikely {
+            return;
+        }
+        front.standing = match front.standing {
+            Standing::Well if !is_refused => Standing::Failing(1),
+            Standing::Failing(times) if !is_refused && times + 1 < FAILURES => Standing::Failing(times + 1),
+            Standing::Well | Standing::Failing(_) => Standing::CatalogDoubted,
+            Standing::CatalogDoubted | Standing::RowsDoubted => Standing::RowsDoubted,
+            Standing::ServerDoubted(failures) => Standing::ServerDoubted(failures),
+        };
+    }
+
+    /// Everything of a batch is there, or parked. Gives the next one.
+    async fn settle(&mut self, batch: Batch, prepared: &Prepared) -> Result<Option<Batch>, StoreError> {
+        let stream = batch.rows.stream();
+        let is_asked = self.asks();
+        let front = self.front_mut(stream);
+        front.doubt = front.doubt.take().and_then(|doubt| doubt.after(batch.end()));
+        if is_asked {
+            front.frontier.delivered(&batch.rows, (0..batch.rows.len()).filter(|row| !prepared.aside.contains_key(row)));
+        }
+        let rest = front.doubt.as_ref().map(|doubt| Intent { first: batch.end(), end: doubt.end, ..batch.intent(Extent::Parts) });
+        let next = self.lease(Some(batch.intent(Extent::Parts))).await?;
+        let following =
+            next.as_ref().filter(|next| rest.is_none() || next.rows.stream() != stream).and_then(|next| self.foreseen(next));
+        self.outbox.settle(batch, prepared.set_aside(), rest.into_iter().chain(following), (self.options.clock)()).await?;
+        Ok(next)
+    }
+
+    /// The intent of a batch that is sent next, so that it is on the disk in the commit before; `None` where an earlier one covers it.
+    fn foreseen(&self, next: &Batch) -> Option<Intent> {
+        let stream = next.rows.stream();
+        let is_plain = self.front(stream).doubt.is_none() && self.front(stream).standing == Standing::Well;
+        let mappings = self.outbox.snapshot().mappings;
+        is_plain.then(|| next.intent(extent(next, &prepare::prepare(next, &mappings))))
+    }
+
+    /// A stale mapping may be what was refused, and a long outage may have replaced the server.
+    fn doubt_mappings(&mut self, is_suspected: bool) {
+        if is_suspected || self.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= OUTAGE) {
+            self.recheck = Recheck::All;
+            self.synced = None;
         }
     }
 
@@ -408,10 +581,10 @@ impl Sender<'_> {
     async fn wait_out(&mut self, outcome: &Outcome) -> Result<(), StoreError> {
         let backoff = self.retry.next_wait();
         let wait = match outcome.verdict {
-            // The server may still be busy with the request whose outcome is unknown.
-            Verdict::Unknown => backoff.max(self.slowest * 3),
-            Verdict::Misconfigured | Verdict::Refused => backoff.max(self.options.backoff_max / 10),
-            Verdict::Accepted | Verdict::NotStored | Verdict::TooLarge => backoff,
+            Verdict::Misconfigured => backoff.max(self.options.backoff_max / 10),
+            // The server may still be busy with what it may have read.
+            _ if outcome.trace != Trace::Nothing => backoff.max(self.slowest * 3),
+            Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge | Verdict::Refused => backoff,
         };
         let wait = wait.max(outcome.retry_after.unwrap_or_default());
         let text = outcome.to_string();
@@ -433,11 +606,25 @@ impl Sender<'_> {
     }
 }
 
+/// Only rows that were never sent before, all of them in one request, arrive together.
+fn extent(batch: &Batch, prepared: &Prepared) -> Extent {
+    match batch.freshness {
+        Freshness::New if prepared.sent.len() == batch.rows.len() => Extent::Whole,
+        Freshness::New | Freshness::Repeat => Extent::Parts,
+    }
+}
+
 async fn end_of_capture(captured: Option<&CancellationToken>) {
     match captured {
         Some(captured) => captured.cancelled().await,
         None => std::future::pending().await,
     }
+}
+
+/// Tests need not wait as long for a server that they know. Debug builds only, and only when asked for by the environment.
+fn shortened_patience() -> Option<Duration> {
+    let text = cfg!(debug_assertions).then(|| std::env::var("PACKHORSE_TEST_PATIENCE_MS").ok()).flatten()?;
+    text.parse().ok().map(Duration::from_millis)
 }
 
 /// What the catalog sync must not forget across a crash is kept in the outbox.

@@ -19,7 +19,7 @@ use packhorse::{
         RemoteId, Retry, Room, Rows, SensorType, SourceId, Stream, Verdict,
     },
     outbox::{Captured, OpenOptions, Outbox},
-    ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Sink, Traffic},
+    ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Traffic},
     sender,
 };
 use tokio_util::sync::CancellationToken;
@@ -105,6 +105,10 @@ impl Sink for ModelSink {
 
     async fn count(&self, _: Stream, _: i64, _: Micros, _: Micros) -> Result<u64, Outcome> {
         unreachable!("the sender counts nothing")
+    }
+
+    async fn keeping(&self, _: Stream) -> Result<Keeping, Outcome> {
+        Ok(Keeping::Each)
     }
 
     async fn arrived(&self, _: &Rows) -> Result<Vec<Presence>, Outcome> {

@@ -558,7 +558,7 @@ impl Capture<'_> {
                     position.is_none_or(|position| repeats.cover(&position))
                 };
                 let freshness = if (0..rows.len()).any(may_be_there) { Freshness::Repeat } else { Freshness::New };
-                if let Some(why) = self.room().await {
+                if let Some(why) = self.room().await? {
                     return Ok(Some(why));
                 }
                 let change = LedgerChange { add: ledger::count(&rows, stream.order), ..LedgerChange::default() };
@@ -584,7 +584,7 @@ impl Capture<'_> {
             for row in 0..page.len() {
                 tally.add(page.key_hash(row, stream.order, &mut text));
             }
-            if let Some(why) = self.room().await {
+            if let Some(why) = self.room().await? {
                 return Ok(Some(why));
             }
             let set = if request.limit == 0 { vec![(side, Entry { tally, ..entry })] } else { Vec::new() };
@@ -600,14 +600,15 @@ impl Capture<'_> {
     }
 
     /// Waits until there is room for a page; why there is none, where waiting is in vain.
-    async fn room(&mut self) -> Option<&'static str> {
-        while let Some(why) = self.full() {
+    async fn room(&mut self) -> Result<Option<&'static str>, CaptureError> {
+        let options = self.options;
+        while let Some(why) = self.outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
             if self.until == Until::CaughtUp && self.outbox.snapshot().pending() == 0 {
-                return Some(why);
+                return Ok(Some(why));
             }
             sleep(PAUSE).await;
         }
-        None
+        Ok(None)
     }
 
     fn captured(&self, rows: Rows, catalog: Vec<super::closure::Changed>, freshness: Freshness) -> Captured {

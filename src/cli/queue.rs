@@ -2,6 +2,7 @@
 //!
 //! The one rule: the owner of the data directory is the only one who opens its outboxes, because opening writes.
 
+pub mod compact;
 pub mod list;
 pub mod status;
 
@@ -26,6 +27,8 @@ enum QueueCommand {
     Status(status::StatusArgs),
     /// Show records that wait, decoded, the oldest first
     List(list::ListArgs),
+    /// Make the files of a stopped outbox as small as what they hold
+    Compact(compact::CompactArgs),
 }
 
 /// Carries out one of them.
@@ -33,6 +36,7 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
     match &args.command {
         QueueCommand::Status(args) => status::run(args, context),
         QueueCommand::List(args) => list::run(args, context),
+        QueueCommand::Compact(args) => compact::run(args, context),
     }
 }
 

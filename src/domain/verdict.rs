@@ -32,6 +32,17 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// What a request may have left at the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// Nothing: it was not sent, not read, or turned away.
+    Nothing,
+    /// Nothing, unless the error was made by something on the way: the server said that it failed (500), and takes a request back then.
+    Unlikely,
+    /// Nothing or everything.
+    Possible,
+}
+
 /// A verdict with what people need to know beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -41,12 +52,24 @@ pub struct Outcome {
     pub advice: String,
     /// How long the server asked to be left alone; already clamped.
     pub retry_after: Option<Duration>,
+    /// What the request may have left there.
+    pub trace: Trace,
 }
 
 impl Outcome {
-    /// An outcome without a wish of the server's.
+    /// An outcome without a wish of the server's, and with the trace that such a verdict leaves as a rule.
     pub fn new(verdict: Verdict, advice: impl Into<String>) -> Self {
-        Self { verdict, advice: advice.into(), retry_after: None }
+        let trace = match verdict {
+            Verdict::Accepted | Verdict::Unknown => Trace::Possible,
+            Verdict::NotStored | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => Trace::Nothing,
+        };
+        Self { verdict, advice: advice.into(), retry_after: None, trace }
+    }
+
+    /// The same with another trace.
+    #[must_use]
+    pub fn leaving(self, trace: Trace) -> Self {
+        Self { trace, ..self }
     }
 }
 

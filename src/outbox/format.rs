@@ -9,7 +9,7 @@
 //! e generation kind local-id           -> catalog entity
 //! k generation kind local-id           -> its central id
 //! b generation kind local-id           -> what was last brought to the destination of it, with central ids
-//! i                                    -> Intent: the run that the next request carries
+//! i stream                             -> Intent: the run of that stream that the next request carries, and all else that may have arrived
 //! j                                    -> CreateIntent: the entity that is being created at the destination
 //! g stream                             -> LedgerState: floor, borders of days and months, the walk through the whole table
 //! l stream place node                  -> ledger entry: width, rows, checksum of their keys
@@ -100,8 +100,17 @@ impl StreamState {
     }
 }
 
+/// How the rows of a run were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Extent {
+    /// All of them in one request, or none: as a bulk is atomic, they arrived together or not at all.
+    Whole,
+    /// Some of them, or in several requests: each may have arrived or not.
+    Parts,
+}
+
 /// The run of records that a request carries: on disk before the request is sent, so that after a crash it is known which rows may
-/// have arrived.
+/// have arrived. It covers all that may have arrived of its stream, however small the requests become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The stream.
@@ -110,6 +119,8 @@ pub struct Intent {
     pub first: Seq,
     /// The seq after its last.
     pub end: Seq,
+    /// How they were sent.
+    pub extent: Extent,
 }
 
 /// An entity that is being created at the destination: on disk before the request is sent.
@@ -170,7 +181,6 @@ pub struct Notes {
 }
 
 pub(super) const META: &[u8] = b"m";
-pub(super) const INTENT: &[u8] = b"i";
 pub(super) const CREATE_INTENT: &[u8] = b"j";
 pub(super) const NOTES: &[u8] = b"n";
 pub(super) const HELD: &[u8] = b"h";
@@ -181,6 +191,10 @@ pub(super) const BROUGHT: &[u8] = b"b";
 
 pub(super) fn stream_key(stream: Stream) -> [u8; 2] {
     [b's', stream.number()]
+}
+
+pub(super) fn intent_key(stream: Stream) -> [u8; 2] {
+    [b'i', stream.number()]
 }
 
 pub(super) fn chunk_prefix(stream: Stream) -> [u8; 2] {

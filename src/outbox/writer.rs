@@ -48,7 +48,7 @@ pub(super) struct Writer {
     brought: Arc<Brought>,
     held: Arc<BTreeMap<LocalRef, HeldRows>>,
     places: Places,
-    intent: Option<Intent>,
+    intents: [Option<Intent>; Stream::ALL.len()],
     create_intent: Option<CreateIntent>,
     notes: Notes,
 }
@@ -73,7 +73,7 @@ impl Writer {
             brought: Arc::new(brought),
             held: Arc::default(),
             places: Places::default(),
-            intent: None,
+            intents: [None; Stream::ALL.len()],
             create_intent: None,
             notes: Notes::default(),
         }
@@ -93,7 +93,18 @@ impl Writer {
         for (what, entity) in &*self.brought {
             change.put(format::entity_key(format::BROUGHT, self.meta.generation, *what), format::to_bytes(entity));
         }
+        change.put(format::NOTES, format::to_bytes(&self.notes));
         store.commit(change)
+    }
+
+    /// Counts parked rows that an earlier life left, as appended and parked at once (I5).
+    pub(super) fn take_over(&mut self, parked: [u64; Stream::ALL.len()], next_parked: u64) {
+        for (state, rows) in self.streams.iter_mut().zip(parked) {
+            state.next = state.next.plus(rows);
+            state.cursor = state.next;
+            state.parked_ever += rows;
+        }
+        self.notes.next_parked = next_parked;
     }
 
     pub(super) fn meta(&self) -> &Meta {
@@ -117,7 +128,8 @@ impl Writer {
         let bound = |stream: Stream| {
             let state = self.state(stream);
             let from = sidecar::position_before(self.places.lowest(stream), &state.watermark);
-            Bound { next: state.next, cursor: state.cursor, started: state.started, from }
+            let waiting_from = sidecar::position_before(self.places.lowest_pending(stream), &state.watermark);
+            Bound { next: state.next, cursor: state.cursor, started: state.started, from, waiting_from }
         };
         Sidecar {
             meta: self.meta.clone(),
@@ -151,6 +163,10 @@ impl Writer {
                 state.ok_or_else(|| damaged(&format!("what is known of the ledger of {stream} is missing")))?;
         }
         let held = parked::survey(store, &mut places)?;
+        let mut intents = [None; Stream::ALL.len()];
+        for stream in Stream::ALL {
+            intents[usize::from(stream.number())] = decode(store, &format::intent_key(stream))?;
+        }
         let mut catalog = Catalog::new();
         let mut mappings = Mappings::default();
         for entry in store.scan(format::ENTITIES, &format::entity_key(format::ENTITIES, meta.generation, first_ref()))? {
@@ -190,7 +206,7 @@ impl Writer {
             brought: Arc::new(brought),
             held: Arc::new(held),
             places,
-            intent: decode(store, format::INTENT)?,
+            intents,
             create_intent: decode(store, format::CREATE_INTENT)?,
             notes: decode(store, format::NOTES)?.unwrap_or_default(),
         })
@@ -205,7 +221,7 @@ impl Writer {
             mappings: Arc::clone(&self.mappings),
             brought: Arc::clone(&self.brought),
             held: Arc::clone(&self.held),
-            intent: self.intent,
+            intents: self.intents,
             create_intent: self.create_intent,
             notes: self.notes.clone(),
         }
@@ -299,9 +315,9 @@ impl Writer {
                 LedgerState { floor, repeats, coarse: ledger.coarse, walk: Some(FIRST), walked_at: None, witnesses: Vec::new() };
             change.put(format::stream_key(stream), format::to_bytes(&*state));
             change.put(format::ledger_state_key(stream), format::to_bytes(&*ledger));
+            change.remove(format::intent_key(stream));
         }
         change.remove(format::CREATE_INTENT);
-        change.remove(format::INTENT);
         store.commit(change)?;
         self.meta = meta;
         self.streams = streams;
@@ -309,7 +325,8 @@ impl Writer {
         self.catalog = Arc::default();
         self.mappings = Arc::default();
         self.brought = Arc::default();
-        (self.intent, self.create_intent) = (None, None);
+        self.intents = [None; Stream::ALL.len()];
+        self.create_intent = None;
         Ok(true)
     }
 
@@ -392,7 +409,7 @@ impl Writer {
         store: &Store,
         batch: &Batch,
         aside: &[SetAside],
-        next: Option<Intent>,
+        next: &[Intent],
         at: Micros,
     ) -> Result<(), StoreError> {
         let stream = batch.rows.stream();
@@ -432,7 +449,14 @@ impl Writer {
             notes.last_success = Some(at);
         }
         change.put(format::stream_key(stream), format::to_bytes(&state));
-        put_or_remove(&mut change, format::INTENT, next.as_ref());
+        let mut intents = self.intents;
+        intents[usize::from(stream.number())] = None;
+        for intent in next {
+            intents[usize::from(intent.stream.number())] = Some(*intent);
+        }
+        for stream in Stream::ALL {
+            put_or_remove(&mut change, &format::intent_key(stream), intents[usize::from(stream.number())].as_ref());
+        }
         change.put(format::NOTES, format::to_bytes(&notes));
         edge::pass(if parked > 0 { "park:encoded" } else { "ack:encoded" });
         store.commit(change)?;
@@ -447,19 +471,20 @@ impl Writer {
         }
         self.notes = notes;
         self.held = held;
-        self.intent = next;
+        self.intents = intents;
         Ok(())
     }
 
     pub(super) fn intend(&mut self, store: &Store, intent: Intent) -> Result<(), StoreError> {
-        if self.intent == Some(intent) {
+        let place = usize::from(intent.stream.number());
+        if self.intents[place] == Some(intent) {
             return Ok(());
         }
         let mut change = Change::default();
-        change.put(format::INTENT, format::to_bytes(&intent));
+        change.put(format::intent_key(intent.stream), format::to_bytes(&intent));
         store.commit(change)?;
         edge::pass("intent:committed");
-        self.intent = Some(intent);
+        self.intents[place] = Some(intent);
         Ok(())
     }
 

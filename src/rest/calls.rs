@@ -158,6 +158,12 @@ pub(super) fn rows(stream: Stream, node: i64, from: Micros, to: Micros, rows_max
     Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: Some(rows_max) }
 }
 
+/// Any one row of a stream.
+pub(super) fn any_row(stream: Stream) -> Call {
+    let target = format!("{}/", stream.spec().table.to_ascii_lowercase());
+    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: Some(1) }
+}
+
 /// The JSON of sensors, for the bulk call.
 pub(super) fn sensors(sensors: &[Entity<RemoteId>]) -> Value {
     sensors.iter().map(|sensor| wire::entity_to_json(None, sensor)).collect()

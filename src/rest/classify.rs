@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::{
-    domain::{Outcome, Verdict},
+    domain::{Outcome, Trace, Verdict},
     wire,
 };
 
@@ -161,7 +161,8 @@ pub fn classify(answer: &Answer, evidence: &Evidence) -> Outcome {
         Answer::TooLong { code, bytes_max } => Outcome::new(
             Verdict::Misconfigured,
             format!("an answer (status {code}) of more than {bytes_max} bytes is not the contract's; {}", url_advice(evidence)),
-        ),
+        )
+        .leaving(if *code < 300 { Trace::Possible } else { Trace::Nothing }),
     }
 }
 
@@ -185,7 +186,7 @@ fn broken(what: &str, evidence: &Evidence) -> Outcome {
         let advice = format!(
             "{what}; smaller requests pass, so this one may be too large for something on the way (it may have been stored all the same)"
         );
-        return Outcome::new(Verdict::TooLarge, advice);
+        return Outcome::new(Verdict::TooLarge, advice).leaving(Trace::Possible);
     }
     Outcome::new(Verdict::Unknown, what)
 }
@@ -199,7 +200,8 @@ fn of_status(status: &Status, evidence: &Evidence) -> Outcome {
         200..=299 if status.meets_contract => Outcome::new(Verdict::Accepted, format!("status {code}")),
         200..=299 if is_page => misconfigured(&format!("a page for people instead of JSON; {}", url_advice(evidence))),
         201 => Outcome::new(Verdict::Unknown, format!("a success whose body is not what the contract says ({said})")),
-        200..=299 => misconfigured(&format!("a success that the contract does not know; {}", url_advice(evidence))),
+        200..=299 => misconfigured(&format!("a success that the contract does not know; {}", url_advice(evidence)))
+            .leaving(Trace::Possible),
         300..=399 => {
             let to = status.location.as_deref().unwrap_or("an unknown place");
             misconfigured(&format!(
@@ -217,9 +219,11 @@ fn of_status(status: &Status, evidence: &Evidence) -> Outcome {
         }
         413 => Outcome::new(Verdict::TooLarge, format!("the request is too large for the server ({said})")),
         425 | 429 | 503 => Outcome {
-            verdict: Verdict::NotStored,
-            advice: format!("the server does not take requests now; it is tried again by itself ({said})"),
             retry_after: status.retry_after.map(|wish| wish.min(RETRY_AFTER_MAX)),
+            ..Outcome::new(
+                Verdict::NotStored,
+                format!("the server does not take requests now; it is tried again by itself ({said})"),
+            )
         },
         wire::IN_FULL_STATUS => Outcome::new(
             Verdict::NotStored,
@@ -238,14 +242,16 @@ fn of_status(status: &Status, evidence: &Evidence) -> Outcome {
         500 if is_own_fault(evidence) => Outcome::new(
             Verdict::Refused,
             format!("the server answers an error to this request and accepts others ({said}); its log says why"),
-        ),
+        )
+        .leaving(Trace::Unlikely),
         501 | 505 | 511 => misconfigured(
             "something between here and the server answers in its place: log in to the network, or check the url and the proxy",
         ),
         500..=599 => Outcome::new(
             Verdict::Unknown,
             format!("the server failed, and it is not known at which point; its log says why ({said})"),
-        ),
+        )
+        .leaving(if code == 500 && !is_page { Trace::Unlikely } else { Trace::Possible }),
         _ => misconfigured(&format!("not an HTTP status that the contract knows; {}", url_advice(evidence))),
     }
 }

@@ -22,10 +22,11 @@ use self::identity::{Identities, Listed};
 use super::{
     RestSink,
     calls::{self, Call},
+    locked,
 };
 use crate::{
     domain::{Micros, Outcome, Rows, Stream, Verdict},
-    ports::Presence,
+    ports::{Keeping, Presence},
 };
 
 const SECOND: i64 = 1_000_000;
@@ -68,11 +69,46 @@ pub(super) async fn arrived(sink: &RestSink, keys: &Rows) -> Result<Vec<Presence
                 let why = format!("{} rows came where {matching} match: they changed meanwhile; ask again", rows.len());
                 return Err(Outcome::new(Verdict::Unknown, format!("{}: {why}", call.name())));
             }
+            note_numbers(sink, stream, &rows);
             listed.extend(rows);
         }
     }
     Ok(Identities::new(stream, sink.is_packhorse.load(std::sync::atomic::Ordering::Relaxed), sink.options.source, listed)
         .of(keys))
+}
+
+/// How the server keeps the rows of a stream.
+pub(super) async fn keeping(sink: &RestSink, stream: Stream) -> Result<Keeping, Outcome> {
+    if sink.is_packhorse.load(std::sync::atomic::Ordering::Relaxed) {
+        return Ok(Keeping::Each);
+    }
+    if stream == Stream::Reading {
+        return Ok(Keeping::OneOfASecond);
+    }
+    if locked(&sink.numbers_states).is_none() {
+        let call = calls::any_row(stream);
+        let sound = sink.call(&call, None).await?;
+        let rows = sound.json.as_array().map_or(&[][..], Vec::as_slice);
+        if rows.len() > 1 {
+            return Err(odd(&call, "more rows came than were asked for: something on the way takes the Range away"));
+        }
+        if let Some(row) = rows.first() {
+            *locked(&sink.numbers_states) = Some(row.get("id").is_some());
+        }
+    }
+    Ok(match *locked(&sink.numbers_states) {
+        Some(true) => Keeping::Each,
+        Some(false) => Keeping::OneOfASecond,
+        None => Keeping::NotYetKnown,
+    })
+}
+
+fn note_numbers(sink: &RestSink, stream: Stream, rows: &[Listed]) {
+    if stream == Stream::NodeState
+        && let Some(row) = rows.first()
+    {
+        *locked(&sink.numbers_states) = Some(row.is_numbered);
+    }
 }
 
 /// The number of matching rows in `items <offset>-<matching>/<rows in the table>`.

@@ -10,27 +10,61 @@ use crate::{
     ports::{Bounds, Delivery},
 };
 
-/// A batch, ready.
-#[derive(Debug, PartialEq)]
+/// What is to become of each row of a batch, by their places in it.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
-    /// What is sent; may be empty.
-    pub delivery: Delivery,
-    /// What is parked when the batch is settled.
-    pub aside: Vec<SetAside>,
+    /// What is sent, ascending; may be empty.
+    pub sent: Vec<usize>,
+    /// What is parked when the batch is settled. What is in neither is acked with it.
+    pub aside: BTreeMap<usize, Reason>,
 }
 
-/// Translates a batch.
-pub fn prepare(batch: &Batch, mappings: &Mappings, source: SourceId) -> Prepared {
-    let rows = &batch.rows;
-    let mut sent = Vec::with_capacity(rows.len());
-    let mut aside = BTreeMap::<Reason, Vec<usize>>::new();
-    for row in 0..rows.len() {
-        match reason(batch, row, mappings) {
-            None => sent.push(row),
-            Some(reason) => aside.entry(reason).or_default().push(row),
+impl Prepared {
+    /// These rows are there already, whatever was to become of them.
+    pub fn leave(&mut self, there: &[usize]) {
+        self.sent.retain(|row| there.binary_search(row).is_err());
+        for row in there {
+            self.aside.remove(row);
         }
     }
-    let mut translated = if sent.len() == rows.len() { rows.clone() } else { rows.pick(&sent) };
+
+    /// These rows are parked in place of being sent.
+    pub fn park(&mut self, rows: &[usize], reason: &Reason) {
+        self.sent.retain(|row| rows.binary_search(row).is_err());
+        self.aside.extend(rows.iter().map(|row| (*row, reason.clone())));
+    }
+
+    /// Whether rows wait for something of the catalog.
+    pub fn holds(&self) -> bool {
+        self.aside.values().any(|reason| matches!(reason, Reason::Held(_)))
+    }
+
+    /// What is parked, by reason.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        let mut by_reason = BTreeMap::<&Reason, Vec<usize>>::new();
+        for (row, reason) in &self.aside {
+            by_reason.entry(reason).or_default().push(*row);
+        }
+        by_reason.into_iter().map(|(reason, rows)| SetAside { reason: reason.clone(), rows }).collect()
+    }
+}
+
+/// Decides which rows of a batch can be sent.
+pub fn prepare(batch: &Batch, mappings: &Mappings) -> Prepared {
+    let mut prepared = Prepared { sent: Vec::with_capacity(batch.rows.len()), aside: BTreeMap::new() };
+    for row in 0..batch.rows.len() {
+        match reason(batch, row, mappings) {
+            None => prepared.sent.push(row),
+            Some(reason) => drop(prepared.aside.insert(row, reason)),
+        }
+    }
+    prepared
+}
+
+/// Rows of a batch with the destination's ids. What they point to is mapped.
+pub fn translate(batch: &Batch, sent: &[usize], mappings: &Mappings, source: SourceId) -> Delivery {
+    let rows = &batch.rows;
+    let mut translated = if sent.len() == rows.len() { rows.clone() } else { rows.pick(sent) };
     for (place, spec) in rows.stream().spec().columns.iter().enumerate() {
         let Some(kind) = spec.refers else { continue };
         let central = |row: &usize| {
@@ -40,8 +74,7 @@ pub fn prepare(batch: &Batch, mappings: &Mappings, source: SourceId) -> Prepared
         translated = translated.with_ints(place, sent.iter().map(central).collect());
     }
     let bounds = Bounds { source, generation: batch.generation, epoch: batch.epoch, first: batch.first, end: batch.end() };
-    let aside = aside.into_iter().map(|(reason, rows)| SetAside { reason, rows }).collect();
-    Prepared { delivery: Delivery { bounds, rows: translated }, aside }
+    Delivery { bounds, rows: translated }
 }
 
 /// Why a row is not sent; `None` when it is.
@@ -96,42 +129,55 @@ mod tests {
 
     #[test]
     fn locations_become_central_ones_and_null_stays_null() {
-        let prepared = prepare(&batch(&[(1, 0, Some(4), 1.0), (1, 0, None, 2.0)]), &mappings(), SourceId(0));
-        assert_eq!((prepared.delivery.rows.int(3, 0), prepared.delivery.rows.int(3, 1)), (Some(40), None));
-        assert!(prepared.aside.is_empty());
+        let batch = batch(&[(1, 0, Some(4), 1.0), (1, 0, None, 2.0)]);
+        assert_eq!(prepare(&batch, &mappings()), Prepared { sent: vec![0, 1], aside: BTreeMap::new() });
+        let delivery = translate(&batch, &[0, 1], &mappings(), SourceId(0));
+        assert_eq!((delivery.rows.int(3, 0), delivery.rows.int(3, 1)), (Some(40), None));
     }
 
     #[test]
     fn a_row_is_held_when_anything_it_points_to_is_not_mapped() {
         let rows = [(1, 0, Some(4), 1.0), (1, 0, Some(5), 2.0), (2, 0, None, 3.0), (1, 7, None, 4.0), (2, 0, Some(5), 5.0)];
-        let prepared = prepare(&batch(&rows), &mappings(), SourceId(0));
-        assert_eq!(prepared.delivery.rows.len(), 1);
-        let mut aside: Vec<usize> = prepared.aside.iter().flat_map(|aside| aside.rows.clone()).collect();
-        aside.sort_unstable();
-        assert_eq!(aside, [1, 2, 3, 4]);
-        assert!(prepared.aside.contains(&SetAside { reason: Reason::Held(of(EntityKind::Location, 5)), rows: vec![1] }));
+        let prepared = prepare(&batch(&rows), &mappings());
+        assert_eq!(prepared.sent, [0]);
+        assert!(prepared.holds());
+        assert_eq!(prepared.aside.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4]);
+        let held = SetAside { reason: Reason::Held(of(EntityKind::Location, 5)), rows: vec![1] };
+        assert!(prepared.set_aside().contains(&held));
     }
 
     #[test]
     fn a_number_that_json_cannot_carry_is_parked_and_the_rest_is_sent() {
         let rows = [(1, 0, None, f32::NAN), (1, 0, None, 1.5), (1, 0, None, f32::INFINITY)];
-        let prepared = prepare(&batch(&rows), &mappings(), SourceId(0));
-        assert_eq!(prepared.delivery.rows.len(), 1);
-        assert!(matches!(&prepared.aside[..], [SetAside { reason: Reason::Refused(_), rows }] if rows == &[0, 2]));
+        let prepared = prepare(&batch(&rows), &mappings());
+        assert_eq!(prepared.sent, [1]);
+        assert!(!prepared.holds());
+        assert!(matches!(&prepared.set_aside()[..], [SetAside { reason: Reason::Refused(_), rows }] if rows == &[0, 2]));
     }
 
     #[test]
     fn a_time_that_json_cannot_carry_is_parked_and_the_rest_is_sent() {
         let mut odd = batch(&[(1, 0, None, 1.0), (1, 0, None, 2.0)]);
         odd.rows = odd.rows.with_ints(0, vec![Some(-62_167_219_200_000_000), Some(5)]);
-        let prepared = prepare(&odd, &mappings(), SourceId(0));
-        assert_eq!(prepared.delivery.rows.len(), 1);
-        assert!(matches!(&prepared.aside[..], [SetAside { reason: Reason::Refused(_), rows }] if rows == &[0]));
+        let prepared = prepare(&odd, &mappings());
+        assert_eq!(prepared.sent, [1]);
+        assert!(matches!(&prepared.set_aside()[..], [SetAside { reason: Reason::Refused(_), rows }] if rows == &[0]));
+    }
+
+    #[test]
+    fn what_is_there_is_neither_sent_nor_parked() {
+        let mut prepared = prepare(&batch(&[(1, 0, None, 1.0), (9, 0, None, 2.0), (1, 0, None, 3.0)]), &mappings());
+        prepared.leave(&[0, 1]);
+        assert_eq!(prepared, Prepared { sent: vec![2], aside: BTreeMap::new() });
+        prepared.park(&[2], &Reason::Refused("why".into()));
+        assert_eq!((prepared.sent.len(), prepared.aside.len()), (0, 1));
     }
 
     #[test]
     fn the_bounds_are_those_of_the_whole_run() {
-        let bounds = prepare(&batch(&[(9, 0, None, 1.0), (1, 0, None, 1.5)]), &mappings(), SourceId(3)).delivery.bounds;
-        assert_eq!((bounds.first, bounds.end, bounds.source), (Seq(100), Seq(102), SourceId(3)));
+        let batch = batch(&[(9, 0, None, 1.0), (1, 0, None, 1.5)]);
+        let delivery = translate(&batch, &[1], &mappings(), SourceId(3));
+        assert_eq!((delivery.bounds.first, delivery.bounds.end, delivery.bounds.source), (Seq(100), Seq(102), SourceId(3)));
+        assert_eq!(delivery.rows.len(), 1);
     }
 }

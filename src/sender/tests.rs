@@ -1,5 +1,8 @@
+mod asking;
+mod isolating;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::Path,
     sync::Mutex,
 };
@@ -11,24 +14,47 @@ use crate::{
         SourceId,
     },
     outbox::{Captured, OpenOptions},
-    ports::{Ask, Delivered, Delivery, Presence, PushStatus, RemoteEntity, Traffic},
+    ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Traffic},
 };
 
 /// What befalls a request.
 enum Fault {
     /// Nothing is stored, and this is the verdict.
     Verdict(Verdict),
+    /// Nothing is stored, and the server says that it failed.
+    Error,
     /// Everything is stored, and the answer is lost.
     LostAnswer,
+    /// The answer is lost, and everything is stored so much later.
+    StoredLater(Duration),
+    /// Everything is stored, and the connection breaks: not for the first time, so that its size is suspected.
+    TooLargeByBreaks,
     /// The server never answers.
     Hang,
 }
 
+/// How a server keeps rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Manner {
+    /// By their identity.
+    Packhorse,
+    /// One of a second, node, and type or seq_num.
+    #[default]
+    Newer,
+    /// The same for readings; every node state.
+    Older,
+}
+
+/// What a node state is at the destination: time, node, seq_num, localtime, local id.
+type StoredState = (i64, i64, Option<i64>, Option<i64>, Option<i64>);
+
 /// A destination in memory. Readings by their key; how often each was stored; what was asked for.
 #[derive(Default)]
 struct Model {
+    manner: Manner,
     entities: Vec<RemoteEntity>,
     readings: BTreeMap<(i64, i64, i64), (Option<i64>, usize)>,
+    states: Vec<StoredState>,
     faults: VecDeque<Fault>,
     /// Requests of more rows are too large.
     rows_max: Option<usize>,
@@ -38,55 +64,173 @@ struct Model {
     unanswered_address: Option<String>,
     /// How long each look takes, and when each began.
     takes: Duration,
-    asked: Vec<Instant>,
+    looked: Vec<Instant>,
     hangs_at_creation: bool,
     /// How often that was tried.
     tries: usize,
+    /// Rows that are refused.
+    refuses: Option<fn(&Rows, usize) -> bool>,
+    /// Every bulk ends in an error.
+    is_full: bool,
     delivered: Vec<(Seq, Seq)>,
+    /// When, and how many rows each.
+    sent: Vec<(Instant, usize)>,
+    asked: Vec<(Instant, usize)>,
+    /// What befalls a question.
+    ask_faults: VecDeque<Verdict>,
+    stored_later: Vec<(Instant, Rows)>,
     statuses: usize,
     /// How long a status takes.
     status_takes: Duration,
+    /// How much longer than usual a bulk takes.
+    bulk_takes: Duration,
+}
+
+impl Model {
+    fn second(&self, time: i64) -> i64 {
+        if self.manner == Manner::Packhorse { time } else { time - time.rem_euclid(1_000_000) }
+    }
+
+    fn store(&mut self, rows: &Rows) {
+        for row in 0..rows.len() {
+            let at = |column| rows.int(column, row);
+            match rows.stream() {
+                Stream::Reading => {
+                    let key = (self.second(at(0).unwrap()), at(1).unwrap(), at(2).unwrap());
+                    let stored = self.readings.entry(key).or_default();
+                    *stored = (at(3), stored.1 + 1);
+                }
+                Stream::NodeState => {
+                    let state = (self.second(at(1).unwrap()), at(2).unwrap(), at(5), at(4), at(0));
+                    match self.manner {
+                        Manner::Packhorse => self.states.retain(|other| other.4 != state.4),
+                        Manner::Newer => {
+                            self.states.retain(|other| {
+                                (other.0, other.1, other.2.unwrap_or(0)) != (state.0, state.1, state.2.unwrap_or(0))
+                            });
+                        }
+                        Manner::Older => {}
+                    }
+                    self.states.push(state);
+                }
+            }
+        }
+    }
+
+    fn keeping(&self, stream: Stream) -> Keeping {
+        match (self.manner, stream) {
+            _ if self.manner == Manner::Packhorse => Keeping::Each,
+            (_, Stream::NodeState) if self.states.is_empty() => Keeping::NotYetKnown,
+            (Manner::Newer, _) | (_, Stream::Reading) => Keeping::OneOfASecond,
+            (Manner::Older | Manner::Packhorse, Stream::NodeState) => Keeping::Each,
+        }
+    }
+
+    fn arrived(&mut self, rows: &Rows) -> Result<Vec<Presence>, Outcome> {
+        assert_ne!(self.manner, Manner::Packhorse, "a receiver is not asked");
+        self.asked.push((Instant::now(), rows.len()));
+        if let Some(verdict) = self.ask_faults.pop_front() {
+            return Err(Outcome::new(verdict, "scripted"));
+        }
+        let mut there = self.states.clone();
+        let mut seen = BTreeSet::new();
+        let presence = |row: usize| {
+            let at = |column| rows.int(column, row);
+            match rows.stream() {
+                Stream::Reading => {
+                    let key = (self.second(at(0).unwrap()), at(1).unwrap(), at(2).unwrap());
+                    match (seen.insert(key), self.readings.contains_key(&key)) {
+                        (false, _) => Presence::Merged,
+                        (true, true) => Presence::There,
+                        (true, false) => Presence::Absent,
+                    }
+                }
+                Stream::NodeState => {
+                    let (second, node) = (self.second(at(1).unwrap()), at(2).unwrap());
+                    let is_it = |other: &StoredState| match self.manner {
+                        Manner::Older => (other.0, other.1, other.2, other.3) == (second, node, at(5), at(4)),
+                        Manner::Packhorse | Manner::Newer => {
+                            (other.0, other.1, other.2.unwrap_or(0)) == (second, node, at(5).unwrap_or(0))
+                        }
+                    };
+                    match there.iter().position(is_it) {
+                        Some(place) => {
+                            there.remove(place);
+                            Presence::There
+                        }
+                        None => Presence::Absent,
+                    }
+                }
+            }
+        };
+        Ok((0..rows.len()).map(presence).collect())
+    }
 }
 
 #[derive(Default)]
 struct ModelSink(Mutex<Model>);
 
 impl ModelSink {
+    fn of(manner: Manner) -> Self {
+        Self(Mutex::new(Model { manner, ..Model::default() }))
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut Model) -> T) -> T {
-        look(&mut self.0.lock().unwrap())
+        let mut model = self.0.lock().unwrap();
+        let (due, later) = std::mem::take(&mut model.stored_later).into_iter().partition(|(at, _)| *at <= Instant::now());
+        model.stored_later = later;
+        let due: Vec<(Instant, Rows)> = due;
+        for (_, rows) in due {
+            model.store(&rows);
+        }
+        look(&mut model)
     }
 }
+
+const TOOK: Duration = Duration::from_millis(20);
 
 #[async_trait]
 impl Sink for ModelSink {
     async fn deliver(&self, delivery: &Delivery) -> Delivered {
-        let delivered = |verdict| Delivered {
-            outcome: Outcome::new(verdict, "scripted"),
-            body_bytes: 1_000,
-            took: Duration::from_millis(20),
-        };
+        let took = TOOK + self.with(|model| model.bulk_takes);
+        let came = |outcome| Delivered { outcome, body_bytes: 1_000, took };
+        let delivered = |verdict| came(Outcome::new(verdict, "scripted"));
+        let error = || came(Outcome::new(Verdict::Unknown, "status 500: it failed").leaving(Trace::Unlikely));
+        sleep(took).await;
         let fault = self.with(|model| {
             model.delivered.push((delivery.bounds.first, delivery.bounds.end));
+            model.sent.push((Instant::now(), delivery.rows.len()));
             model.faults.pop_front()
         });
         match fault {
             Some(Fault::Verdict(verdict)) => return delivered(verdict),
+            Some(Fault::Error) => return error(),
             Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::LostAnswer) | None => {}
+            Some(Fault::StoredLater(later)) => {
+                self.with(|model| model.stored_later.push((Instant::now() + later, delivery.rows.clone())));
+                return delivered(Verdict::Unknown);
+            }
+            Some(Fault::LostAnswer | Fault::TooLargeByBreaks) | None => {}
         }
         self.with(|model| {
             if model.rows_max.is_some_and(|max| delivery.rows.len() > max) {
                 return delivered(Verdict::TooLarge);
             }
-            for row in 0..delivery.rows.len() {
-                let at = |column| delivery.rows.int(column, row);
-                if delivery.rows.stream() == Stream::Reading {
-                    let key = (at(0).unwrap(), at(1).unwrap(), at(2).unwrap());
-                    let stored = model.readings.entry(key).or_default();
-                    *stored = (at(3), stored.1 + 1);
-                }
+            if model.is_full {
+                return error();
             }
-            delivered(if fault.is_some() { Verdict::Unknown } else { Verdict::Accepted })
+            if let Some(refuses) = model.refuses
+                && let Some(row) = (0..delivery.rows.len()).find(|row| refuses(&delivery.rows, *row))
+            {
+                let advice = format!("the server refuses something in the request (status 422: row {row})");
+                return came(Outcome::new(Verdict::Refused, advice));
+            }
+            model.store(&delivery.rows);
+            match fault {
+                Some(Fault::TooLargeByBreaks) => came(Outcome::new(Verdict::TooLarge, "it broke").leaving(Trace::Possible)),
+                Some(_) => delivered(Verdict::Unknown),
+                None => delivered(Verdict::Accepted),
+            }
         })
     }
 
@@ -98,7 +242,7 @@ impl Sink for ModelSink {
             Ask::Sensors { .. } => EntityKind::Sensor,
         };
         let takes = self.with(|model| {
-            model.asked.push(Instant::now());
+            model.looked.push(Instant::now());
             model.takes
         });
         sleep(takes).await;
@@ -146,8 +290,12 @@ impl Sink for ModelSink {
         unreachable!("the sender counts nothing")
     }
 
-    async fn arrived(&self, _: &Rows) -> Result<Vec<Presence>, Outcome> {
-        unreachable!("the sender does not ask for rows")
+    async fn arrived(&self, keys: &Rows) -> Result<Vec<Presence>, Outcome> {
+        self.with(|model| model.arrived(keys))
+    }
+
+    async fn keeping(&self, stream: Stream) -> Result<Keeping, Outcome> {
+        Ok(self.with(|model| model.keeping(stream)))
     }
 
     fn traffic(&self) -> Traffic {
@@ -164,7 +312,7 @@ impl Sink for ModelSink {
     }
 
     fn is_packhorse(&self) -> bool {
-        false
+        self.with(|model| model.manner == Manner::Packhorse)
     }
 }
 
@@ -223,7 +371,9 @@ async fn drain(outbox: &Outbox, sink: &ModelSink) {
     let captured = CancellationToken::new();
     captured.cancel();
     let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
-    run(outbox, sink, &options(), Some(&captured), retry, &CancellationToken::new()).await.unwrap();
+    let (options, stop) = (options(), CancellationToken::new());
+    let running = run(outbox, sink, &options, Some(&captured), retry, &stop);
+    tokio::time::timeout(Duration::from_hours(6), running).await.expect("it drains").unwrap();
 }
 
 fn assert_all_there_once(sink: &ModelSink, seconds: std::ops::Range<i64>) {
@@ -273,9 +423,9 @@ async fn whatever_goes_wrong_first_everything_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_followed_by_the_same_rows_again() {
+async fn a_lost_answer_is_followed_by_the_same_rows_again_at_a_receiver() {
     let dir = tempfile::tempdir().unwrap();
-    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    let (outbox, sink) = (open(dir.path()), ModelSink::of(Manner::Packhorse));
     outbox.append(captured(0..500)).await.unwrap();
     sink.with(|model| model.faults.push_back(Fault::LostAnswer));
     drain(&outbox, &sink).await;
@@ -396,10 +546,10 @@ async fn a_creation_of_an_earlier_life_is_waited_out_as_long_as_that_server_take
     let _ = tokio::time::timeout(Duration::from_mins(10), drain(&outbox, &sink)).await;
     let intent = outbox.snapshot().create_intent.unwrap();
     assert_eq!((intent.what, intent.patience_ms), (of(EntityKind::SensorType, 0), 60_000));
-    sink.with(|model| (model.hangs_at_creation, model.asked) = (false, Vec::new()));
+    sink.with(|model| (model.hangs_at_creation, model.looked) = (false, Vec::new()));
     let began = Instant::now();
     drain(&outbox, &sink).await;
-    let first = sink.with(|model| model.asked[0]);
+    let first = sink.with(|model| model.looked[0]);
     assert!(first - began >= Duration::from_mins(1), "{:?}", first - began);
     assert_all_there_once(&sink, 0..10);
 }
@@ -432,7 +582,8 @@ async fn the_intent_is_on_the_disk_while_a_request_is_in_flight() {
     let _ = tokio::time::timeout(Duration::from_secs(30), drain(&outbox, &sink)).await;
     drop(outbox);
     let outbox = open(dir.path());
-    assert_eq!(outbox.snapshot().intent, Some(Intent { stream: Stream::Reading, first: Seq(0), end: Seq(100) }));
+    let intent = Intent { stream: Stream::Reading, first: Seq(0), end: Seq(100), extent: Extent::Whole };
+    assert_eq!(outbox.snapshot().intents, [Some(intent), None]);
     drain(&outbox, &sink).await;
     let again = sink.with(|model| model.delivered[1]);
     assert_eq!(again, (Seq(0), Seq(100)), "the run that may have arrived goes first, with its bounds");

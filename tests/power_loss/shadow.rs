@@ -2,7 +2,7 @@
 //!
 //! The one rule: the model computes by itself; nothing in it is copied from the outbox that it checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use packhorse::{
     domain::{Catalog, Entity, Epoch, LocalId, LocalRef, Micros, Position, RemoteId, Rows, Seq, Stream},
@@ -19,7 +19,7 @@ pub struct State {
     pub parked: BTreeMap<(Reason, Stream), Rows>,
     pub catalog: Catalog,
     pub mappings: BTreeMap<LocalRef, RemoteId>,
-    pub intent: Option<Intent>,
+    pub intents: [Option<Intent>; Stream::ALL.len()],
     pub create_intent: Option<LocalRef>,
     pub last_success: Option<Micros>,
     pub last_trouble: Option<(Micros, String)>,
@@ -28,14 +28,33 @@ pub struct State {
 /// One change of an outbox; each is one commit.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Start { stream: Stream, position: Position },
-    Append { rows: Rows, watermark: Position, catalog: Vec<(LocalRef, Entity<LocalId>)>, at: Micros },
-    Settle { stream: Stream, count: usize, aside: Vec<(Reason, Vec<usize>)>, next: Option<Intent>, at: Micros },
+    Start {
+        stream: Stream,
+        position: Position,
+    },
+    Append {
+        rows: Rows,
+        watermark: Position,
+        catalog: Vec<(LocalRef, Entity<LocalId>)>,
+        at: Micros,
+    },
+    Settle {
+        stream: Stream,
+        count: usize,
+        aside: Vec<(Reason, Vec<usize>)>,
+        next: Option<Intent>,
+        at: Micros,
+    },
     ReturnHeld(LocalRef),
     Map(Vec<(LocalRef, Option<RemoteId>)>),
     Intend(Intent),
     IntendCreate(Option<LocalRef>),
-    NoteTrouble { at: Micros, trouble: String },
+    NoteTrouble {
+        at: Micros,
+        trouble: String,
+    },
+    /// Changes nothing that can be seen.
+    Compact,
 }
 
 fn place(stream: Stream) -> usize {
@@ -52,7 +71,7 @@ impl State {
             parked: BTreeMap::new(),
             catalog: Catalog::new(),
             mappings: BTreeMap::new(),
-            intent: None,
+            intents: [None; Stream::ALL.len()],
             create_intent: None,
             last_success: None,
             last_trouble: None,
@@ -73,16 +92,23 @@ impl State {
         rows + self.catalog.len() + self.mappings.len()
     }
 
-    /// Something that waits or is parked here and that capture from where `new` stands would not find again.
+    /// Something that waits or is parked here, that is not parked in `new`, and that capture from where `new` stands would not find again.
     pub fn not_captured_from(&self, new: &Self) -> Option<String> {
         for stream in Stream::ALL {
             let begin = &new.stream(stream).watermark;
             if self.stream(stream).started && !new.stream(stream).started {
                 return Some(format!("knowing where {stream} begins"));
             }
-            let rows = self.parked.values().filter(|rows| rows.stream() == stream).chain(std::iter::once(self.pending(stream)));
-            for rows in rows {
+            let one = |rows: &Rows, row: usize| format!("{:?}", rows.slice(row, row + 1));
+            let of = |state: &Self| state.parked.values().filter(|rows| rows.stream() == stream).cloned().collect::<Vec<_>>();
+            let kept: BTreeSet<String> =
+                of(new).iter().flat_map(|rows| (0..rows.len()).map(|row| one(rows, row)).collect::<Vec<_>>()).collect();
+            let parked = of(self);
+            for (rows, kept) in parked.iter().map(|rows| (rows, Some(&kept))).chain([(self.pending(stream), None)]) {
                 let missed = |row: &usize| {
+                    if kept.is_some_and(|kept| kept.contains(&one(rows, *row))) {
+                        return false;
+                    }
                     let (id, time) = (rows.id_position(*row), rows.time(*row));
                     match begin {
                         Position::Start => false,
@@ -141,9 +167,10 @@ impl State {
                     new.create_intent = new.create_intent.filter(|intended| intended != what);
                 }
             }
-            Change::Intend(intent) => new.intent = Some(*intent),
+            Change::Intend(intent) => new.intents[place(intent.stream)] = Some(*intent),
             Change::IntendCreate(what) => new.create_intent = *what,
             Change::NoteTrouble { at, trouble } => new.last_trouble = Some((*at, trouble.clone())),
+            Change::Compact => {}
         }
         new
     }
@@ -170,7 +197,10 @@ impl State {
             self.last_success = Some(at);
         }
         self.pending[place(stream)] = rows.slice(count, rows.len());
-        self.intent = next;
+        self.intents[place(stream)] = None;
+        if let Some(next) = next {
+            self.intents[place(next.stream)] = Some(next);
+        }
     }
 
     /// The first thing in which a state that was found differs from this one; `None` when they are equal.
@@ -195,7 +225,7 @@ impl State {
             differs("mappings", &self.mappings, &found.mappings)
         } else {
             let rest = |state: &Self| {
-                (state.intent, state.create_intent, state.last_success, state.last_trouble.as_ref().map(|(at, _)| *at))
+                (state.intents, state.create_intent, state.last_success, state.last_trouble.as_ref().map(|(at, _)| *at))
             };
             differs("intents and notes", &rest(self), &rest(found))
         }
@@ -245,7 +275,7 @@ pub async fn observe(outbox: &Outbox) -> Result<State, StoreError> {
         parked,
         catalog: (*snapshot.catalog).clone(),
         mappings: snapshot.mappings.iter().collect(),
-        intent: snapshot.intent,
+        intents: snapshot.intents,
         create_intent: snapshot.create_intent.map(|intent| intent.what),
         last_success: snapshot.notes.last_success,
         last_trouble: snapshot.notes.last_trouble,

@@ -2,7 +2,7 @@
 
 use packhorse::{
     domain::{Column, Entity, EntityKind, Freshness, LocalId, LocalRef, Micros, Node, Position, RemoteId, Rows, Stream},
-    outbox::{Captured, CreateIntent, Intent, Outbox, Reason, SetAside, StoreError},
+    outbox::{Captured, CreateIntent, Extent, Intent, Outbox, Reason, SetAside, StoreError},
 };
 use rand::{Rng, rngs::StdRng};
 
@@ -15,7 +15,7 @@ fn node(id: i64) -> LocalRef {
 }
 
 /// Rows with values that no two pages share.
-fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
+pub fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
     let mut ints = |from: i64, to: i64, null: f64| {
         let value = |_| (!chance.random_bool(null)).then(|| chance.random_range(from..to));
         Column::Int((0..count).map(value).collect())
@@ -39,7 +39,8 @@ fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
     Rows::new(stream, columns)
 }
 
-fn position(stream: Stream, chance: &mut StdRng) -> Position {
+/// Where capture may stand.
+pub fn position(stream: Stream, chance: &mut StdRng) -> Position {
     match stream {
         Stream::Reading => {
             Position::Key { time: Micros(chance.random_range(0..1 << 50)), rest: vec![chance.random_range(0..9); 2] }
@@ -62,6 +63,10 @@ fn append(stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
     Change::Append { rows: rows(stream, count, chance), watermark: position(stream, chance), catalog, at }
 }
 
+fn extent(chance: &mut StdRng) -> Extent {
+    if chance.random_bool(0.5) { Extent::Whole } else { Extent::Parts }
+}
+
 fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
     let waiting = state.pending(stream).len();
     let count = chance.random_range(1..=waiting.min(1_500));
@@ -82,7 +87,8 @@ fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Cha
     let aside = held.chain([refused]).filter(|(_, rows)| !rows.is_empty()).collect();
     let end = state.stream(stream).cursor.plus(count as u64);
     let rest = (waiting - count) as u64;
-    let next = (rest > 0 && chance.random_bool(0.7)).then(|| Intent { stream, first: end, end: end.plus(rest.min(500)) });
+    let extent = extent(chance);
+    let next = (rest > 0 && chance.random_bool(0.7)).then(|| Intent { stream, first: end, end: end.plus(rest.min(500)), extent });
     Change::Settle { stream, count, aside, next, at }
 }
 
@@ -101,6 +107,9 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
     if !held.is_empty() && chance.random_bool(0.25) {
         return Change::ReturnHeld(held[chance.random_range(0..held.len())]);
     }
+    if chance.random_bool(0.03) {
+        return Change::Compact;
+    }
     match chance.random_range(0..20) {
         0..7 if !state.pending(stream).is_empty() => settle(state, stream, chance, at),
         0..16 => append(stream, chance, at),
@@ -110,7 +119,8 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
         }
         17 => {
             let first = state.stream(stream).cursor;
-            Change::Intend(Intent { stream, first, end: first.plus(chance.random_range(1..50)) })
+            let end = first.plus(chance.random_range(1..50));
+            Change::Intend(Intent { stream, first, end, extent: extent(chance) })
         }
         18 => Change::IntendCreate(chance.random_bool(0.6).then(|| node(chance.random_range(0..NODES)))),
         _ if chance.random_bool(0.5) => Change::Start { stream, position: position(stream, chance) },
@@ -137,5 +147,6 @@ pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
         Change::Intend(intent) => outbox.intend(intent).await,
         Change::IntendCreate(what) => outbox.intend_create(what.map(|what| CreateIntent { what, patience_ms: 5_000 })).await,
         Change::NoteTrouble { at, trouble } => outbox.note_trouble(at, trouble).await,
+        Change::Compact => outbox.compact().await.map(drop),
     }
 }

@@ -171,7 +171,8 @@ socket = "{socket}"
         let path = dir.join("packhorse.toml");
         std::fs::write(&path, config).unwrap();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        Self { dir: dir.into(), env: Vec::new() }
+        // A server that an earlier life left at work is not waited out for as long as one that is not known.
+        Self { dir: dir.into(), env: vec![("PACKHORSE_TEST_PATIENCE_MS", "200".to_owned())] }
     }
 
     /// With smaller requests than it would make by itself, to every destination.

@@ -29,6 +29,9 @@ struct Shared {
     requests: AtomicU64,
     answers_lost: AtomicU64,
     lose: Mutex<Option<String>>,
+    requests_lost: AtomicU64,
+    lose_request: Mutex<Option<String>>,
+    at_work: AtomicU64,
     heads: Mutex<Vec<String>>,
 }
 
@@ -68,6 +71,21 @@ impl Proxy {
     /// of the answer.
     pub fn lose_next_answer_of(&self, path_fragment: &str) {
         *self.shared.lose.lock().unwrap() = Some(path_fragment.to_owned());
+    }
+
+    /// The next request whose head contains the fragment does not get through: the client gets a closed connection when all of it is sent.
+    pub fn lose_next_request_of(&self, path_fragment: &str) {
+        *self.shared.lose_request.lock().unwrap() = Some(path_fragment.to_owned());
+    }
+
+    /// Requests that were kept from the server.
+    pub fn requests_lost(&self) -> u64 {
+        self.shared.requests_lost.load(Ordering::SeqCst)
+    }
+
+    /// Whether the server has a request that it has not answered; also when its client is gone.
+    pub fn is_at_work(&self) -> bool {
+        self.shared.at_work.load(Ordering::SeqCst) > 0
     }
 
     /// Requests whose head has arrived here.
@@ -141,27 +159,67 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, shared: Arc<Shared>)
     server.set_nodelay(true)?;
     let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
     loop {
-        let Some(request) = read_message(&mut client, &mut from_client, Some(&mut server)).await? else { return Ok(()) };
-        shared.requests.fetch_add(1, Ordering::SeqCst);
-        shared.heads.lock().unwrap().push(request.lines().next().unwrap_or_default().to_owned());
-        let lose = {
-            let mut lose = shared.lose.lock().unwrap();
-            let wanted = lose.as_ref().is_some_and(|fragment| request.contains(fragment.as_str()));
-            if wanted { lose.take() } else { None }
+        let mut is_lost = false;
+        let gets_through = |head: &str| {
+            is_lost = take_if(&shared.lose_request, head);
+            !is_lost
         };
-        if lose.is_some() {
-            read_message(&mut server, &mut from_server, None).await?;
+        let Some(request) = read_message(&mut client, &mut from_client, Some(&mut server), gets_through).await? else {
+            return Ok(());
+        };
+        if is_lost {
+            shared.requests_lost.fetch_add(1, Ordering::SeqCst);
+            return Ok(());
+        }
+        shared.requests.fetch_add(1, Ordering::SeqCst);
+        let _at_work = AtWork::new(&shared.at_work);
+        shared.heads.lock().unwrap().push(request.lines().next().unwrap_or_default().to_owned());
+        if take_if(&shared.lose, &request) {
+            read_message(&mut server, &mut from_server, None, |_| true).await?;
             shared.answers_lost.fetch_add(1, Ordering::SeqCst);
             return Ok(());
         }
-        if read_message(&mut server, &mut from_server, Some(&mut client)).await?.is_none() {
+        // A client that is gone meanwhile does not end the server's work.
+        if read_message(&mut server, &mut from_server, Some(&mut client), |_| true).await?.is_none() {
             return Ok(());
         }
     }
 }
 
-/// Reads a head and its body, passing all of it on as it comes; gives the head back, or nothing when the sender has closed.
-async fn read_message(from: &mut TcpStream, buffer: &mut Vec<u8>, mut to: Option<&mut TcpStream>) -> io::Result<Option<String>> {
+/// Takes what waits for a head with that in it.
+fn take_if(waiting: &Mutex<Option<String>>, head: &str) -> bool {
+    let mut waiting = waiting.lock().unwrap();
+    let is_wanted = waiting.as_ref().is_some_and(|fragment| head.contains(fragment.as_str()));
+    if is_wanted {
+        *waiting = None;
+    }
+    is_wanted
+}
+
+/// A request that the server has not answered yet.
+struct AtWork<'a>(&'a AtomicU64);
+
+impl<'a> AtWork<'a> {
+    fn new(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Reads a head and its body, passing all of it on as it comes if the head `gets_through`; gives the head back, or nothing when the sender
+/// has closed. A receiver that is gone is not told.
+async fn read_message(
+    from: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    mut to: Option<&mut TcpStream>,
+    mut gets_through: impl FnMut(&str) -> bool,
+) -> io::Result<Option<String>> {
     let head_end = loop {
         if let Some(at) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             break at + 4;
@@ -171,11 +229,14 @@ async fn read_message(from: &mut TcpStream, buffer: &mut Vec<u8>, mut to: Option
         }
     };
     let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
+    to = to.filter(|_| gets_through(&head));
     let mut left = head_end + content_length(&head);
     loop {
         let now = left.min(buffer.len());
-        if let Some(to) = &mut to {
-            to.write_all(&buffer[..now]).await?;
+        if let Some(there) = &mut to
+            && there.write_all(&buffer[..now]).await.is_err()
+        {
+            to = None;
         }
         buffer.drain(..now);
         left -= now;

@@ -144,6 +144,10 @@ impl Sink for Model {
         unreachable!("the catalog does not ask for rows")
     }
 
+    async fn keeping(&self, _: Stream) -> Result<crate::ports::Keeping, Outcome> {
+        unreachable!("the catalog has no rows")
+    }
+
     fn traffic(&self) -> Traffic {
         Traffic::default()
     }

@@ -21,7 +21,7 @@ pub(super) struct Listed {
     third: Option<i64>,
     localtime: Option<i64>,
     /// Whether the server numbers its rows: the older table of legacy servers does.
-    is_numbered: bool,
+    pub(super) is_numbered: bool,
     /// The source's id, where a packhorse receiver tells it and whose it is.
     local_id: Option<(String, i64)>,
 }
