@@ -218,6 +218,8 @@ fn capture_options() -> capture::Options {
         page_rows_max: ROWS_MAX,
         outbox_bytes_max: u64::MAX,
         disk_reserve_bytes: 0,
+        audit_horizon: Duration::from_hours(720),
+        audit_interval: Duration::from_hours(1),
         start: capture::Start::Beginning,
         clock: || Micros(0),
     }

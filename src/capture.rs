@@ -6,7 +6,11 @@
 //!
 //! The one rule: the watermark moves only together with the rows that it covers.
 
+mod audit;
 mod closure;
+mod compare;
+mod gaps;
+mod generation;
 mod settle;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,11 +18,11 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::settle::IdHorizon;
+use self::{audit::Audits, generation::Found, settle::IdHorizon};
 
 use crate::{
-    domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Stream},
-    outbox::{Captured, Outbox, StoreError},
+    domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Slot, Stream, ledger},
+    outbox::{Captured, Entry, LedgerChange, LedgerState, Outbox, Repeats, Side, StoreError},
     ports::{Order, PageRequest, Source, SourceError, SourceStream},
 };
 
@@ -57,6 +61,10 @@ pub struct Options {
     pub outbox_bytes_max: u64,
     /// Bytes of the disk that are left to others.
     pub disk_reserve_bytes: u64,
+    /// How far back late rows are looked for often.
+    pub audit_horizon: Duration,
+    /// How often that whole horizon is audited.
+    pub audit_interval: Duration,
     /// Where a new outbox begins.
     pub start: Start,
     /// The gateway's clock.
@@ -112,6 +120,9 @@ pub async fn run(
         report: CaptureReport::default(),
         started: None,
         id_horizons: BTreeMap::new(),
+        until,
+        audits: Audits::default(),
+        waits_for_sending: false,
     };
     let mut trouble: Option<String> = None;
     let mut paused: Option<&str> = None;
@@ -146,6 +157,7 @@ pub async fn run(
                         }
                         PAUSE
                     }
+                    (_, Polled::Sending) => PAUSE,
                     (Until::Stopped, Polled::CaughtUp | Polled::Settling(_)) => options.poll_interval,
                 }
             }
@@ -205,6 +217,8 @@ enum Polled {
     Settling(Duration),
     /// There is no room for more, for this reason.
     Paused(&'static str),
+    /// What waits has to be sent before anything enters.
+    Sending,
 }
 
 struct Capture<'a> {
@@ -218,6 +232,10 @@ struct Capture<'a> {
     started: Option<Micros>,
     /// Of streams paged by id.
     id_horizons: BTreeMap<Stream, IdHorizon>,
+    until: Until,
+    audits: Audits,
+    /// Whether it was told that a new generation waits.
+    waits_for_sending: bool,
 }
 
 impl Capture<'_> {
@@ -228,6 +246,11 @@ impl Capture<'_> {
             self.look_at_the_source(&schema.streams, now).await?;
             self.started = Some(now);
         }
+        match self.look_at_generation(&schema.streams, now).await? {
+            Found::Known => {}
+            Found::Waits => return Ok(Polled::Sending),
+        }
+        self.follow_the_clock(&schema.streams, now).await?;
         let horizon = now.minus(self.options.settle);
         self.refresh_catalog().await?;
         let mut streams = Vec::new();
@@ -239,6 +262,7 @@ impl Capture<'_> {
             streams.push((stream, up_to));
         }
         let mut stuck = None;
+        let all = streams.clone();
         while !streams.is_empty() {
             let mut unfinished = Vec::new();
             for (stream, up_to) in streams {
@@ -254,6 +278,15 @@ impl Capture<'_> {
                 }
             }
             streams = unfinished;
+        }
+        let settles = self.started.is_some_and(|started| horizon <= started);
+        // With an end, once: when all new rows are there.
+        if self.until == Until::Stopped || !settles {
+            for (stream, _) in &all {
+                if let Some(why) = self.audit(stream, now).await? {
+                    return Ok(Polled::Paused(why));
+                }
+            }
         }
         match (self.started, stuck) {
             // A stream that is stuck is told when the others have been given their time to settle.
@@ -276,14 +309,57 @@ impl Capture<'_> {
                 tracing::info!(%stream, from = %begin, "capture begins");
                 self.outbox.start(*stream, begin).await?;
             }
+            self.prepare_ledger(&SourceStream { stream: *stream, order: *order }, now).await?;
             let rows = self.source.unreadable(*stream).await?;
             if rows > 0 {
                 tracing::error!(%stream, rows, "rows whose time is not a date cannot be forwarded: correct their time in the source");
             }
             unreadable += rows;
         }
+        self.save_ledger().await?;
         self.report.unreadable = unreadable;
         Ok(())
+    }
+
+    /// A database whose clock was set back gives times anew that capture has passed: the watermark goes back as well.
+    async fn follow_the_clock(&mut self, streams: &[SourceStream], now: Micros) -> Result<(), CaptureError> {
+        for stream in streams.iter().filter(|stream| stream.order == Order::Key).map(|stream| stream.stream) {
+            let snapshot = self.outbox.snapshot();
+            let watermark = &snapshot.stream(stream).watermark;
+            if matches!(watermark, Position::Key { time, .. } if *time > now) {
+                let to = snapshot.ledger(stream).coarse.align(now.hour());
+                tracing::warn!(
+                    %stream, %now, %watermark, to = %Micros::of_hour(to),
+                    "the database's clock stands before what was captured: capture goes back, and repeats what lies between"
+                );
+                self.outbox.retreat(stream, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What an outbox that is new or was rebuilt has to know before its first page.
+    async fn prepare_ledger(&mut self, stream: &SourceStream, now: Micros) -> Result<(), CaptureError> {
+        let state = self.outbox.snapshot().ledger(stream.stream).clone();
+        let by_time = matches!(stream.order, Order::Key).then_some(now);
+        let repeats = match state.repeats.clone() {
+            Repeats::All => Repeats::UpTo(self.source.last(stream.stream, by_time).await?),
+            known => known,
+        };
+        let floor = match (&state.floor, self.options.start) {
+            (Some(floor), _) => floor.clone(),
+            (None, Start::Beginning) => Position::Start,
+            // Lost with a store: what lies before the place where capture goes on cannot be told from what came before the beginning.
+            (None, Start::Now | Start::At(_)) => self.outbox.snapshot().stream(stream.stream).watermark.clone(),
+        };
+        let known = LedgerState { floor: Some(floor), repeats, ..state.clone() };
+        if known != state {
+            self.outbox.set_ledger(stream.stream, known).await?;
+        }
+        match stream.order {
+            Order::Key => self.coarsen(stream.stream, now).await,
+            Order::Id => Ok(()),
+        }
     }
 
     /// Reads the catalog, and captures what is active or was pointed to before and is new or has changed.
@@ -322,19 +398,24 @@ impl Capture<'_> {
         for _ in 0..TURN_PAGES {
             let fetched = page.len();
             let page_settled = up_to.settled(page);
-            let Some(last) = page_settled.len().checked_sub(1) else { return Ok(Turn::Done) };
-            let short = page_settled.len() < fetched || fetched < request.limit as usize;
-            page = page_settled;
+            let (freshness, alike) = self.freshness(stream, &page_settled).await?;
+            let Some(last) = alike.checked_sub(1) else { return Ok(Turn::Done) };
+            let short = alike == page_settled.len() && (alike < fetched || fetched < request.limit as usize);
+            page = if alike == page_settled.len() { page_settled } else { page_settled.slice(0, alike) };
+            if stream.order == Order::Id {
+                self.audits.note_gaps(&request.after, &page, self.options.audit_interval);
+            }
             request.after = position(stream, &page, last)?;
             let catalog = self.needed(&page).await?;
             let (watermark, at) = (request.after.clone(), (self.options.clock)());
-            let captured = Captured { rows: page, watermark, catalog, freshness: Freshness::New, at };
+            let change = LedgerChange { add: ledger::count(&page, stream.order), ..LedgerChange::default() };
+            let captured = Captured { rows: page, watermark, catalog, freshness, at };
             if short {
-                self.outbox.append(captured).await?;
+                self.outbox.record(captured, change).await?;
                 return Ok(Turn::Done);
             }
             // A failing fetch must not hide that the page before it was appended, nor the other way round.
-            let (appended, fetched) = tokio::join!(self.outbox.append(captured), self.source.page(&request));
+            let (appended, fetched) = tokio::join!(self.outbox.record(captured, change), self.source.page(&request));
             appended?;
             page = match fetched {
                 Err(SourceError::Row { .. }) => self.page_or_part(&mut request).await?,
@@ -345,6 +426,38 @@ impl Capture<'_> {
             }
         }
         Ok(Turn::More)
+    }
+
+    /// Whether the first rows of a page may have been captured before, and how many there are of which the same is true.
+    async fn freshness(&mut self, stream: &SourceStream, page: &Rows) -> Result<(Freshness, usize), CaptureError> {
+        if page.is_empty() {
+            return Ok((Freshness::New, 0));
+        }
+        let mut slots = std::collections::BTreeSet::new();
+        if let (Some((_, first)), Some((_, last))) = (page.bucket(0), page.bucket(page.len() - 1))
+            && stream.order == Order::Key
+        {
+            let ahead = self.outbox.ledger_within(Side::Ahead, stream.stream, compare::widest_before(first), last + 1).await?;
+            let is_ahead = |slot: &Slot| {
+                let places = |entry: &Entry| entry.slot.place..entry.slot.place + i64::from(entry.unit);
+                ahead.iter().any(|entry| entry.slot.node == slot.node && places(entry).contains(&slot.place))
+            };
+            if !ahead.is_empty() {
+                slots = ledger::count(page, stream.order).into_keys().filter(is_ahead).collect();
+            }
+        }
+        let repeats = self.outbox.snapshot().ledger(stream.stream).repeats.clone();
+        let of_row = |row: usize| -> Result<Freshness, SourceError> {
+            let is_ahead = !slots.is_empty() && ledger::slot(page, row, stream.order).is_some_and(|slot| slots.contains(&slot));
+            let may_be_there = is_ahead || repeats.cover(&position(stream, page, row)?);
+            Ok(if may_be_there { Freshness::Repeat } else { Freshness::New })
+        };
+        let first = of_row(0)?;
+        let mut alike = 1;
+        while alike < page.len() && of_row(alike)? == first {
+            alike += 1;
+        }
+        Ok((first, alike))
     }
 
     /// The highest id of a stream that has been there for the settle time; `None` when none has yet.

@@ -177,6 +177,8 @@ impl Pipeline {
                 page_rows_max: PAGE_ROWS_MAX,
                 outbox_bytes_max: destination.outbox_max_bytes,
                 disk_reserve_bytes: source.disk_reserve_bytes,
+                audit_horizon: source.audit_horizon,
+                audit_interval: source.audit_interval,
                 start: match destination.start {
                     config::Start::Beginning => capture::Start::Beginning,
                     config::Start::Now => capture::Start::Now,

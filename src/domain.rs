@@ -5,6 +5,7 @@
 mod entity;
 mod freshness;
 mod ids;
+pub mod ledger;
 mod mappings;
 mod position;
 mod retry;
@@ -12,6 +13,7 @@ mod rows;
 mod stream;
 mod time;
 mod verdict;
+pub mod witness;
 
 pub use entity::{
     Brought, Catalog, Deployment, Entity, EntityKind, House, LocalRef, Location, Node, NodeType, Room, RoomType, Sensor,
@@ -19,6 +21,7 @@ pub use entity::{
 };
 pub use freshness::Freshness;
 pub use ids::{Epoch, Generation, LocalId, RemoteId, Seq, SourceId};
+pub use ledger::{Order, Slot, Tallies, Tally};
 pub use mappings::Mappings;
 pub use position::Position;
 pub use retry::{Jitter, Retry};

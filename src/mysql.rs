@@ -16,6 +16,7 @@ pub mod datagen;
 mod decode;
 pub mod doctor;
 mod fault;
+mod ledger;
 mod link;
 mod query;
 mod schema;
@@ -34,8 +35,8 @@ use self::{
     schema::Table,
 };
 use crate::{
-    domain::{Catalog, Micros, Position, Rows, Stream},
-    ports::{Bucket, BucketRequest, Buckets, Order, PageRequest, Source, SourceError, SourceSchema},
+    domain::{Catalog, Micros, Position, Rows, Slot, Stream, Tallies, Tally},
+    ports::{Bucket, BucketRequest, Buckets, Order, PageRequest, SlotRequest, Source, SourceError, SourceSchema, TallyRequest},
 };
 
 /// Where the source is and how long it may take.
@@ -141,6 +142,34 @@ impl Source for MysqlSource {
         })
     }
 
+    async fn tallies(&mut self, request: &TallyRequest) -> Result<Tallies, SourceError> {
+        ask!(self, "counting rows", |live| {
+            let question = ledger::tallies(live.schema.table(request.span.stream), request);
+            async { tallies(&mut live.connection, &question?).await }
+        })
+    }
+
+    async fn slot_rows(&mut self, request: &SlotRequest) -> Result<Rows, SourceError> {
+        ask!(self, "reading rows again", |live| {
+            let table = live.schema.table(request.span.stream);
+            async { rows(&mut live.connection, table, &ledger::rows(table, request)?, request.limit).await }
+        })
+    }
+
+    async fn first_place(&mut self, stream: Stream, from: Option<i64>) -> Result<Option<i64>, SourceError> {
+        ask!(self, "looking for the first row", |live| {
+            let question = ledger::first_place(live.schema.table(stream), from);
+            first_place(&mut live.connection, question)
+        })
+    }
+
+    async fn count_ids(&mut self, stream: Stream, ranges: &[(i64, i64)]) -> Result<u64, SourceError> {
+        ask!(self, "looking for late ids", |live| {
+            let table = live.schema.table(stream);
+            async { count(&mut live.connection, &ledger::count_ids(table, ranges)).await }
+        })
+    }
+
     async fn catalog(&mut self) -> Result<Catalog, SourceError> {
         ask!(self, "reading the catalog", |live| catalog::read(&mut live.connection, &live.schema))
     }
@@ -192,8 +221,25 @@ async fn count_buckets(connection: &mut MySqlConnection, question: &Question) ->
             node: counted(0)?,
             hour: counted(1)?,
             rows: u64::try_from(counted(2)?).unwrap_or(0),
-            checksum: counted(3)? as u32,
+            checksum: row.try_get_unchecked(3)?,
         });
+    }
+    Ok(found)
+}
+
+async fn first_place(connection: &mut MySqlConnection, question: Question) -> Result<Option<i64>, Trouble> {
+    let found: Option<Option<i64>> =
+        prepared(&question).fetch_optional(connection).await?.map(|row| row.try_get(0)).transpose()?;
+    Ok(found.flatten())
+}
+
+async fn tallies(connection: &mut MySqlConnection, question: &Question) -> Result<Tallies, Trouble> {
+    let mut rows = prepared(question).fetch(connection);
+    let mut found = Tallies::new();
+    while let Some(row) = rows.try_next().await? {
+        let counted = |place| row.try_get_unchecked::<i64, _>(place);
+        let rows = u64::try_from(counted(2)?).unwrap_or(0);
+        found.insert(Slot { node: counted(0)?, place: counted(1)? }, Tally { rows, checksum: row.try_get_unchecked(3)? });
     }
     Ok(found)
 }

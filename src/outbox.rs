@@ -16,6 +16,8 @@ mod ballast;
 mod compact;
 pub mod data_dir;
 pub mod format;
+pub mod ledger;
+mod ledger_file;
 pub mod look;
 mod parked;
 mod places;
@@ -39,6 +41,7 @@ pub use self::{
     compact::Compacted,
     data_dir::{DataDir, DataDirError},
     format::{CreateIntent, Extent, Intent, Meta, Notes, Parked, Reason, StreamState},
+    ledger::{Entry, LedgerChange, LedgerState, Repeats, Side},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
     store::StoreError,
     writer::OpenOptions,
@@ -47,7 +50,7 @@ use crate::{
     codec::{self, ChunkHeader},
     domain::{
         Brought, Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, RemoteId, Rows,
-        Seq, Stream,
+        Seq, Stream, ledger::Coarse,
     },
 };
 
@@ -109,6 +112,8 @@ pub struct Snapshot {
     pub meta: Meta,
     /// Each stream's state, in the order of [`Stream::ALL`].
     pub streams: [StreamState; Stream::ALL.len()],
+    /// What is known of each stream's ledger, in the same order.
+    pub ledgers: [LedgerState; Stream::ALL.len()],
     /// The captured entities of the current generation.
     pub catalog: Arc<Catalog>,
     /// Their central ids.
@@ -129,6 +134,11 @@ impl Snapshot {
     /// One stream's state.
     pub fn stream(&self, stream: Stream) -> &StreamState {
         &self.streams[usize::from(stream.number())]
+    }
+
+    /// What is known of one stream's ledger.
+    pub fn ledger(&self, stream: Stream) -> &LedgerState {
+        &self.ledgers[usize::from(stream.number())]
     }
 
     /// The run of a stream that may have arrived.
@@ -266,19 +276,83 @@ impl Outbox {
         self.change(move |store, writer| writer.start(store, stream, position)).await
     }
 
-    /// Appends captured rows with their catalog and the watermark that covers them, in one commit.
+    /// Appends captured rows with their catalog and the watermark that covers them, in one commit. Rows that were counted before.
     pub async fn append(&self, captured: Captured) -> Result<(), StoreError> {
+        self.record(captured, LedgerChange::default()).await
+    }
+
+    /// The same, with what it changes in the ledger.
+    pub async fn record(&self, captured: Captured, ledger: LedgerChange) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.0);
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
             let store = shared.store();
             keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
-            writer.append(&store, &captured)?;
+            writer.append(&store, &captured, &ledger)?;
             shared.publish(writer, keeper);
             Ok(())
         })
         .await
+    }
+
+    /// Entries of the ledger from a place on, in order, at most so many.
+    pub async fn ledger(&self, side: Side, stream: Stream, from: i64, entries_max: usize) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |store| ledger::read(store, side, stream, from, entries_max)).await
+    }
+
+    /// All entries of the ledger from one place up to another (exclusive): as many as there are.
+    pub async fn ledger_within(&self, side: Side, stream: Stream, from: i64, to: i64) -> Result<Vec<Entry>, StoreError> {
+        self.read(move |store| ledger::read_within(store, side, stream, from, to)).await
+    }
+
+    /// The last entry of the ledger that begins before a place.
+    pub async fn ledger_before(&self, stream: Stream, place: i64) -> Result<Option<Entry>, StoreError> {
+        self.read(move |store| ledger::last_before(store, Side::Behind, stream, place)).await
+    }
+
+    /// Changes what is known of a ledger as a whole.
+    pub async fn set_ledger(&self, stream: Stream, state: LedgerState) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.set_ledger(store, stream, store::Change::default(), state)).await
+    }
+
+    /// Merges old entries of the ledger to days and months, in commits of bounded size.
+    pub async fn coarsen(&self, stream: Stream, target: Coarse) -> Result<(), StoreError> {
+        while self.change(move |store, writer| writer.coarsen(store, stream, target)).await? {}
+        Ok(())
+    }
+
+    /// Sets the watermark of a stream paged by time back to just before a place where a slot of its ledger begins, because the database's clock
+    /// was set back (I4: whoever calls this says so). What was captured behind it stays known.
+    pub async fn retreat(&self, stream: Stream, to: i64) -> Result<(), StoreError> {
+        while self.change(move |store, writer| writer.retreat(store, stream, to)).await? {}
+        Ok(())
+    }
+
+    /// Another database stands behind the source: its catalog and mappings begin anew, and capture goes on from these positions, in the order of
+    /// [`Stream::ALL`] (I4: whoever calls this says so). `false`, and nothing is changed, while rows wait: they need the catalog that they were
+    /// captured with.
+    pub async fn begin_generation(&self, from: [Position; Stream::ALL.len()]) -> Result<bool, StoreError> {
+        self.change(move |store, writer| writer.begin_generation(store, &from)).await
+    }
+
+    /// Writes the copy of the ledger that a new store begins with when this one is lost. Gives its length.
+    pub async fn save_ledger(&self) -> Result<u64, StoreError> {
+        let shared = Arc::clone(&self.0);
+        off_thread(move || {
+            let (meta, ledgers) = {
+                let snapshot = shared.durable.borrow();
+                (snapshot.meta.clone(), snapshot.ledgers.clone())
+            };
+            ledger_file::LedgerFile::of(&shared.store(), &meta, &ledgers)?.write(&shared.path)
+        })
+        .await
+    }
+
+    /// Forgets what is counted ahead of the watermark before a place.
+    pub async fn forget_ahead(&self, stream: Stream, before: i64) -> Result<(), StoreError> {
+        while self.change(move |store, _| Writer::forget_ahead(store, stream, before)).await? {}
+        Ok(())
     }
 
     /// The records of a stream from `from` on (the cursor, or the end of the batch before), at most `rows_max` of them and all of one

@@ -7,17 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::domain::{
-    Catalog, Entity, EntityKind, Epoch, Generation, Micros, Outcome, Position, RemoteId, Rows, Seq, SourceId, Stream,
+    Catalog, Entity, EntityKind, Epoch, Generation, Micros, Outcome, Position, RemoteId, Rows, Seq, SourceId, Stream, Tallies,
 };
 
-/// How a stream's table is paged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// By the auto-increment id; the time plays no part.
-    Id,
-    /// By the natural key, whose first column is the time.
-    Key,
-}
+pub use crate::domain::Order;
 
 /// A stream as this source has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +55,7 @@ pub struct Bucket {
     /// How many rows.
     pub rows: u64,
     /// The same for the same rows in any order: [`Rows::key_checksum`].
-    pub checksum: u32,
+    pub checksum: u64,
 }
 
 /// Some rows of one bucket.
@@ -77,6 +70,43 @@ pub struct BucketRequest {
     /// Only rows up to and including this position in paging order, as in [`Buckets`].
     pub upto: Position,
     /// Rows after this one, [`Rows::bucket_position`] of the last row of the page before; `Start` for the first page.
+    pub after: Position,
+    /// At most this many rows.
+    pub limit: u32,
+}
+
+/// A part of a stream's table, in whole places (hours, or blocks of ids), and of that only what capture is concerned with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The stream.
+    pub stream: Stream,
+    /// The first place.
+    pub from: i64,
+    /// The place after the last.
+    pub to: i64,
+    /// Only rows after this position.
+    pub floor: Position,
+    /// Only rows up to and including this position; `None`: all of them.
+    pub upto: Option<Position>,
+}
+
+/// Which slots to count. A caller bounds the span: the answer has a tally for each slot in it, and costs what a scan of it costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TallyRequest {
+    /// Where.
+    pub span: Span,
+    /// How many places a slot is wide; the span begins and ends at multiples of it.
+    pub unit: i64,
+}
+
+/// Some rows of one slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotRequest {
+    /// The places of the slot.
+    pub span: Span,
+    /// Its node; of no account where the table is paged by id.
+    pub node: i64,
+    /// Rows after this one, [`Rows::slot_position`] of the last row of the page before; `Start` for the first page.
     pub after: Position,
     /// At most this many rows.
     pub limit: u32,
@@ -163,6 +193,18 @@ pub trait Source: Send {
     /// Rows of one bucket by time and then the rest of their key (the id, where the table is paged by it); fewer than the limit only when
     /// there are no more.
     async fn bucket_rows(&mut self, request: &BucketRequest) -> Result<Rows, SourceError>;
+
+    /// How many rows each slot of a span has, with a checksum of their keys.
+    async fn tallies(&mut self, request: &TallyRequest) -> Result<Tallies, SourceError>;
+
+    /// Rows of one slot, in order; fewer than the limit only when there are no more.
+    async fn slot_rows(&mut self, request: &SlotRequest) -> Result<Rows, SourceError>;
+
+    /// The place of the first row at or after a place (of all with `None`); `None` when there is none.
+    async fn first_place(&mut self, stream: Stream, from: Option<i64>) -> Result<Option<i64>, SourceError>;
+
+    /// How many rows have an id in one of these ranges, both ends included; for streams paged by id.
+    async fn count_ids(&mut self, stream: Stream, ranges: &[(i64, i64)]) -> Result<u64, SourceError>;
 
     /// The whole catalog, read in one transaction.
     async fn catalog(&mut self) -> Result<Catalog, SourceError>;

@@ -2,18 +2,23 @@ use std::{collections::VecDeque, path::Path};
 
 use async_trait::async_trait;
 
+mod late;
+
 use super::*;
 use crate::{
-    domain::{Column, Entity, EntityKind, Epoch, House, LocalId, LocalRef, Location, Node, SensorType, SourceId},
+    domain::{Column, Entity, EntityKind, Epoch, House, LocalId, LocalRef, Location, Node, SensorType, SourceId, Tallies},
     outbox::OpenOptions,
-    ports::{Bucket, BucketRequest, Buckets, SourceSchema},
+    ports::{Bucket, BucketRequest, Buckets, SlotRequest, SourceSchema, Span, TallyRequest},
 };
 
 const NOW: i64 = 1_700_000_000;
 
+/// Second, node, type and location.
+type Reading = (i64, i64, i64, Option<i64>);
+
 /// A source in memory: readings as (second, node, type, location), in key order; time moves on by its own script.
 struct Scripted {
-    readings: Vec<(i64, i64, i64, Option<i64>)>,
+    readings: Vec<Reading>,
     states: Vec<i64>,
     /// A state with this id is committed so long after the others.
     late_state: Option<(i64, Duration)>,
@@ -23,6 +28,8 @@ struct Scripted {
     began: tokio::time::Instant,
     catalog_reads: usize,
     unreadable: u64,
+    /// The database's clock is so many seconds ahead.
+    clock: i64,
     /// Pages with the reading of this second cannot be read.
     bad_second: Option<i64>,
     /// Entities that appear after the catalog was read so many times.
@@ -30,7 +37,7 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn new(readings: Vec<(i64, i64, i64, Option<i64>)>) -> Self {
+    fn new(readings: Vec<Reading>) -> Self {
         Self {
             readings,
             states: Vec::new(),
@@ -40,9 +47,66 @@ impl Scripted {
             began: tokio::time::Instant::now(),
             catalog_reads: 0,
             unreadable: 0,
+            clock: 0,
             bad_second: None,
             later: None,
         }
+    }
+}
+
+fn order(stream: Stream) -> Order {
+    match stream {
+        Stream::Reading => Order::Key,
+        Stream::NodeState => Order::Id,
+    }
+}
+
+impl Scripted {
+    fn seen_states(&self) -> impl Iterator<Item = i64> + '_ {
+        let late = |id: i64| self.late_state.is_some_and(|(late, by)| late == id && self.began.elapsed() < by);
+        self.states.iter().copied().filter(move |id| !late(*id))
+    }
+
+    /// The rows of a span, in paging order.
+    fn all(&self, span: &Span) -> Rows {
+        let rows = match span.stream {
+            Stream::Reading => {
+                let mut readings = self.readings.clone();
+                readings.sort_unstable();
+                let int = |value: &dyn Fn(&Reading) -> Option<i64>| Column::Int(readings.iter().map(value).collect());
+                let columns = vec![
+                    int(&|row| Some(row.0 * 1_000_000)),
+                    int(&|row| Some(row.1)),
+                    int(&|row| Some(row.2)),
+                    int(&|row| row.3),
+                    Column::Float(vec![Some(1.5); readings.len()]),
+                ];
+                Rows::new(Stream::Reading, columns)
+            }
+            Stream::NodeState => {
+                let mut ids: Vec<_> = self.seen_states().collect();
+                ids.sort_unstable();
+                let all = |value| Column::Int(vec![value; ids.len()]);
+                let mut columns: Vec<Column> = [None, Some(5), Some(1), None, None, None, None].map(all).into();
+                columns[0] = Column::Int(ids.iter().copied().map(Some).collect());
+                Rows::new(Stream::NodeState, columns)
+            }
+        };
+        let is_inside = |row: &usize| {
+            let position = match order(span.stream) {
+                Order::Id => rows.id_position(*row).unwrap(),
+                Order::Key => rows.key_position(*row).unwrap(),
+            };
+            (span.from..span.to).contains(&position.place().unwrap())
+                && position.is_after(&span.floor)
+                && span.upto.as_ref().is_none_or(|upto| !position.is_after(upto))
+        };
+        let inside: Vec<_> = (0..rows.len()).filter(is_inside).collect();
+        rows.pick(&inside)
+    }
+
+    fn within(&self, span: &Span) -> Tallies {
+        ledger::count(&self.all(span), order(span.stream))
     }
 }
 
@@ -79,54 +143,21 @@ impl Source for Scripted {
     }
 
     async fn now(&mut self) -> Result<Micros, SourceError> {
-        Ok(Micros(NOW * 1_000_000 + self.began.elapsed().as_micros() as i64))
+        Ok(Micros((NOW + self.clock) * 1_000_000 + self.began.elapsed().as_micros() as i64))
     }
 
     async fn page(&mut self, request: &PageRequest) -> Result<Rows, SourceError> {
-        let limit = request.limit as usize;
-        match request.stream {
-            Stream::Reading => {
-                let after = match &request.after {
-                    Position::Start => (i64::MIN, i64::MIN, i64::MIN),
-                    Position::Key { time, rest } => (time.0, rest[0], rest[1]),
-                    Position::Id(_) => panic!("readings are paged by key"),
-                };
-                let before = request.before.expect("readings have a horizon").0;
-                let rows: Vec<_> = self
-                    .readings
-                    .iter()
-                    .map(|row| (row.0 * 1_000_000, row.1, row.2, row.3))
-                    .filter(|row| (row.0, row.1, row.2) > after && row.0 < before)
-                    .take(limit)
-                    .collect();
-                if rows.iter().any(|row| Some(row.0 / 1_000_000) == self.bad_second) {
-                    return Err(SourceError::Row { advice: "a bad row".into() });
-                }
-                let int =
-                    |value: &dyn Fn(&(i64, i64, i64, Option<i64>)) -> Option<i64>| Column::Int(rows.iter().map(value).collect());
-                let columns = vec![
-                    int(&|row| Some(row.0)),
-                    int(&|row| Some(row.1)),
-                    int(&|row| Some(row.2)),
-                    int(&|row| row.3),
-                    Column::Float(vec![Some(1.5); rows.len()]),
-                ];
-                Ok(Rows::new(Stream::Reading, columns))
-            }
-            Stream::NodeState => {
-                let after = match request.after {
-                    Position::Start => 0,
-                    Position::Id(id) => id,
-                    Position::Key { .. } => panic!("node states are paged by id"),
-                };
-                let late = |id: i64| self.late_state.is_some_and(|(late, by)| late == id && self.began.elapsed() < by);
-                let ids: Vec<_> = self.states.iter().copied().filter(|id| *id > after && !late(*id)).take(limit).collect();
-                let all = |value| Column::Int(vec![value; ids.len()]);
-                let mut columns: Vec<Column> = [None, Some(5), Some(1), None, None, None, None].map(all).into();
-                columns[0] = Column::Int(ids.iter().copied().map(Some).collect());
-                Ok(Rows::new(Stream::NodeState, columns))
-            }
+        let span = Span { stream: request.stream, from: -1_000_000, to: 10_000_000, floor: request.after.clone(), upto: None };
+        let rows = self.all(&span);
+        let is_before = |row: &usize| {
+            order(request.stream) == Order::Id
+                || rows.time(*row).is_some_and(|time| request.before.is_none_or(|before| time < before))
+        };
+        let rows = rows.pick(&(0..rows.len()).filter(is_before).take(request.limit as usize).collect::<Vec<_>>());
+        if (0..rows.len()).any(|row| self.bad_second.is_some_and(|bad| rows.time(row) == Some(Micros(bad * 1_000_000)))) {
+            return Err(SourceError::Row { advice: "a bad row".into() });
         }
+        Ok(rows)
     }
 
     async fn last(&mut self, stream: Stream, before: Option<Micros>) -> Result<Position, SourceError> {
@@ -156,6 +187,35 @@ impl Source for Scripted {
         unreachable!("capture reads pages")
     }
 
+    async fn tallies(&mut self, request: &TallyRequest) -> Result<Tallies, SourceError> {
+        let mut wide = Tallies::new();
+        for (slot, tally) in self.within(&request.span) {
+            let place = slot.place.div_euclid(request.unit) * request.unit;
+            let sum = wide.entry(Slot { place, ..slot }).or_default();
+            *sum = sum.and(tally);
+        }
+        Ok(wide)
+    }
+
+    async fn slot_rows(&mut self, request: &SlotRequest) -> Result<Rows, SourceError> {
+        let order = order(request.span.stream);
+        let rows = self.all(&request.span);
+        let is_next = |row: &usize| {
+            let is_of_node = order == Order::Id || rows.bucket(*row).is_some_and(|(node, _)| node == request.node);
+            is_of_node && rows.slot_position(*row, order).is_some_and(|position| position.is_after(&request.after))
+        };
+        Ok(rows.pick(&(0..rows.len()).filter(is_next).take(request.limit as usize).collect::<Vec<_>>()))
+    }
+
+    async fn first_place(&mut self, stream: Stream, from: Option<i64>) -> Result<Option<i64>, SourceError> {
+        let span = Span { stream, from: from.unwrap_or(-1_000_000), to: 10_000_000, floor: Position::Start, upto: None };
+        Ok(self.within(&span).keys().next().map(|slot| slot.place))
+    }
+
+    async fn count_ids(&mut self, _: Stream, ranges: &[(i64, i64)]) -> Result<u64, SourceError> {
+        Ok(self.seen_states().filter(|id| ranges.iter().any(|(from, to)| (from..=to).contains(&id))).count() as u64)
+    }
+
     async fn catalog(&mut self) -> Result<Catalog, SourceError> {
         self.catalog_reads += 1;
         if let Some((reads, what, entity)) = &self.later
@@ -182,6 +242,8 @@ fn options() -> Options {
         page_rows_max: 7,
         outbox_bytes_max: u64::MAX,
         disk_reserve_bytes: 0,
+        audit_horizon: Duration::from_hours(720),
+        audit_interval: Duration::from_hours(1),
         start: Start::Beginning,
         clock: || Micros(NOW * 1_000_000),
     }
@@ -203,7 +265,7 @@ async fn seconds(outbox: &Outbox) -> Vec<(i64, i64, i64)> {
 }
 
 /// Many in one second, so that page borders fall among equal times.
-fn many() -> Vec<(i64, i64, i64, Option<i64>)> {
+fn many() -> Vec<Reading> {
     (0..100)
         .flat_map(|second| {
             (1..=2).flat_map(move |node| (0..5).map(move |kind| (second / 10, node, kind + second % 10 * 5, Some(4))))

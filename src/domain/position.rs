@@ -22,6 +22,18 @@ pub enum Position {
     },
 }
 
+impl Position {
+    /// Whether it lies behind another one in paging order; never where the two are of tables that are paged otherwise.
+    pub fn is_after(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Id(_) | Self::Key { .. }, Self::Start) => true,
+            (Self::Id(one), Self::Id(other)) => one > other,
+            (Self::Key { time, rest }, Self::Key { time: other, rest: others }) => (time, rest) > (other, others),
+            (Self::Start, _) | (Self::Id(_), Self::Key { .. }) | (Self::Key { .. }, Self::Id(_)) => false,
+        }
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

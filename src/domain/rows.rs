@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use serde::{Serialize, Serializer};
 
-use super::{ColumnKind, LocalId, LocalRef, Micros, Position, Stream};
+use super::{ColumnKind, LocalId, LocalRef, Micros, Order, Position, Stream};
 
 /// The values of one column, one for each row; `None` is NULL.
 #[derive(Clone, Debug)]
@@ -222,30 +222,48 @@ impl Rows {
         Some(Position::Key { time: self.time(row)?, rest: vec![rest] })
     }
 
+    /// The position after a row within its slot: its id where the table is paged by it, else as in its hour of one node.
+    pub fn slot_position(&self, row: usize, order: Order) -> Option<Position> {
+        match order {
+            Order::Id => self.id_position(row),
+            Order::Key => self.bucket_position(row),
+        }
+    }
+
     /// The node and the hour that a row belongs to; `None` without a time or a node.
     pub fn bucket(&self, row: usize) -> Option<(i64, i64)> {
         Some((self.int(self.stream.spec().key[1], row)?, self.time(row)?.hour()))
     }
 
-    /// A checksum of the rows' keys that does not depend on their order: the XOR of the CRC32 of each row's key text. The text is the
-    /// time in microseconds since 1970 and the stream's further [`checked`](super::StreamSpec::checked) columns, in decimal, with `/`
-    /// between them, and `NULL` for what is NULL or not in the table: `1356998700000000/837/0`.
-    pub fn key_checksum(&self) -> u32 {
+    /// A checksum of the rows' keys that does not depend on their order: the XOR of [`key_hash`](Self::key_hash) of each, without ids.
+    pub fn key_checksum(&self) -> u64 {
         let mut text = String::new();
-        (0..self.len()).fold(0, |sum, row| {
-            text.clear();
-            for &place in self.stream.spec().checked {
-                if !text.is_empty() {
-                    text.push('/');
-                }
-                // Writing to a String does not fail.
-                let _ = match self.int(place, row) {
-                    Some(number) => write!(text, "{number}"),
-                    None => write!(text, "NULL"),
-                };
+        (0..self.len()).fold(0, |sum, row| sum ^ self.key_hash(row, Order::Key, &mut text))
+    }
+
+    /// A hash of a row's key: the square of the CRC32 of its text. The square, because the XOR of plain CRC32s is blind for grids. The text is
+    /// the time in microseconds since 1970 and the stream's further [`checked`](super::StreamSpec::checked) columns, in decimal, with `/`
+    /// between them, and `NULL` for what is NULL or not in the table: `1356998700000000/837/0`; before it the id where the table is paged by it.
+    /// `text` is room to write in, whatever it held.
+    pub fn key_hash(&self, row: usize, order: Order, text: &mut String) -> u64 {
+        text.clear();
+        let spec = self.stream.spec();
+        let id = match order {
+            Order::Id => spec.row_id,
+            Order::Key => None,
+        };
+        for &place in id.iter().chain(spec.checked) {
+            if !text.is_empty() {
+                text.push('/');
             }
-            sum ^ crc32fast::hash(text.as_bytes())
-        })
+            // Writing to a String does not fail.
+            let _ = match self.int(place, row) {
+                Some(number) => write!(text, "{number}"),
+                None => write!(text, "NULL"),
+            };
+        }
+        let crc = u64::from(crc32fast::hash(text.as_bytes()));
+        crc * crc
     }
 
     /// The smallest id among some rows, or the smallest time (microseconds) where a row has no id; `i64::MIN` where one has neither.

@@ -50,7 +50,7 @@ pub struct StreamSpec {
     pub columns: &'static [ColumnSpec],
     /// Places of the natural key's columns, in key order; the first is the time.
     pub key: &'static [usize],
-    /// Places of the columns whose text the checksum of [`Rows::key_checksum`](super::Rows::key_checksum) is made of; the first is the
+    /// Places of the columns whose text the hash of [`Rows::key_hash`](super::Rows::key_hash) is made of; the first is the
     /// time. The id is not among them, so that tables with and without one agree.
     pub checked: &'static [usize],
     /// Place of the auto-increment id, for tables that may have one. Where the table has it, paging goes by it.

@@ -27,8 +27,7 @@ pub(super) fn buckets(table: &Table, range: &Buckets) -> Result<Question, Source
     let spec = table.spec();
     let (time, node) = (time(table), quoted(table.name(spec.key[1])));
     let hour = format!("CAST(FLOOR({}/3600000000) AS SIGNED)", micros(&time));
-    let text = spec.checked.iter().map(|&place| key_text(table, place)).collect::<Vec<_>>().join(",'/',");
-    let columns = format!("{node}, {hour}, COUNT(*), BIT_XOR(CRC32(CONCAT({text})))");
+    let columns = format!("{node}, {hour}, COUNT(*), {}", checksum(table, Order::Key));
     let mut ask = Ask::select(&columns, table);
     from_time(&mut ask, &time, range.from);
     ask.condition(&format!("{time} < ?"));
@@ -72,15 +71,26 @@ pub(super) fn rows(table: &Table, request: &BucketRequest) -> Result<Question, S
     Ok(ask.done())
 }
 
-fn time(table: &Table) -> String {
+pub(super) fn time(table: &Table) -> String {
     quoted(table.name(table.spec().key[0]))
 }
 
-fn micros(time: &str) -> String {
+pub(super) fn micros(time: &str) -> String {
     format!("TIMESTAMPDIFF(MICROSECOND,'1970-01-01',{time})")
 }
 
-/// A column of the key as [`Rows::key_checksum`](crate::domain::Rows::key_checksum) writes it.
+/// The checksum of some rows, as [`Rows::key_hash`](crate::domain::Rows::key_hash) makes it.
+pub(super) fn checksum(table: &Table, order: Order) -> String {
+    let spec = table.spec();
+    let id = match order {
+        Order::Id => spec.row_id,
+        Order::Key => None,
+    };
+    let text = id.iter().chain(spec.checked).map(|&place| key_text(table, place)).collect::<Vec<_>>().join(",'/',");
+    format!("BIT_XOR(CRC32(CONCAT({text}))*CRC32(CONCAT({text})))")
+}
+
+/// A column of the key as [`Rows::key_hash`](crate::domain::Rows::key_hash) writes it.
 fn key_text(table: &Table, place: usize) -> String {
     if !table.reads(place) {
         return "'NULL'".to_owned();

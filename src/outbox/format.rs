@@ -11,6 +11,9 @@
 //! b generation kind local-id           -> what was last brought to the destination of it, with central ids
 //! i stream                             -> Intent: the run of that stream that the next request carries, and all else that may have arrived
 //! j                                    -> CreateIntent: the entity that is being created at the destination
+//! g stream                             -> LedgerState: floor, borders of days and months, the walk through the whole table
+//! l stream place node                  -> ledger entry: width, rows, checksum of their keys
+//! a stream place node                  -> the same, of rows that were captured ahead of the watermark
 //! n                                    -> Notes: last success, last trouble, the next parked id
 //! ```
 //!
@@ -20,7 +23,8 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::domain::{EntityKind, Epoch, Generation, LocalId, LocalRef, Micros, Position, Seq, SourceId, Stream};
+use super::ledger::Side;
+use crate::domain::{EntityKind, Epoch, Generation, LocalId, LocalRef, Micros, Position, Seq, Slot, SourceId, Stream};
 
 /// The version of keys and values in the store.
 pub const FORMAT_VERSION: u16 = 2;
@@ -208,6 +212,31 @@ pub(super) fn first_of_chunk_key(key: &[u8]) -> Option<Seq> {
     Some(Seq(u64::from_be_bytes(key.get(2..10)?.try_into().ok()?)))
 }
 
+pub(super) fn ledger_state_key(stream: Stream) -> [u8; 2] {
+    [b'g', stream.number()]
+}
+
+pub(super) fn ledger_prefix(side: Side, stream: Stream) -> [u8; 2] {
+    let first = match side {
+        Side::Behind => b'l',
+        Side::Ahead => b'a',
+    };
+    [first, stream.number()]
+}
+
+pub(super) fn ledger_key(side: Side, stream: Stream, slot: Slot) -> [u8; 18] {
+    let mut key = [0; 18];
+    key[..2].copy_from_slice(&ledger_prefix(side, stream));
+    key[2..10].copy_from_slice(&sortable(LocalId(slot.place)));
+    key[10..].copy_from_slice(&sortable(LocalId(slot.node)));
+    key
+}
+
+pub(super) fn parse_ledger_key(key: &[u8]) -> Option<Slot> {
+    let place = unsortable(key.get(2..10)?.try_into().ok()?).0;
+    Some(Slot { place, node: unsortable(key.get(10..18)?.try_into().ok()?).0 })
+}
+
 fn sortable(id: LocalId) -> [u8; 8] {
     ((id.0 as u64) ^ (1 << 63)).to_be_bytes()
 }
@@ -266,6 +295,10 @@ mod tests {
         for (key, what) in keys.iter().zip(ids) {
             assert_eq!(parse_entity_key(key), Some((Generation(3), what)));
         }
+        let slots = [(-5, 3), (-1, -2), (-1, 7), (400_000, i64::MIN), (400_000, 0)].map(|(place, node)| Slot { place, node });
+        let keys = slots.map(|slot| ledger_key(Side::Behind, Stream::Reading, slot));
+        assert!(keys.is_sorted());
+        assert_eq!(keys.map(|key| parse_ledger_key(&key).unwrap()), slots);
         assert!(chunk_key(Stream::Reading, Seq(255)) < chunk_key(Stream::Reading, Seq(256)));
         assert_eq!(first_of_chunk_key(&chunk_key(Stream::NodeState, Seq(9))), Some(Seq(9)));
     }

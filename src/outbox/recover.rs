@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 
 use super::{
     ballast, compact, data_dir,
-    format::{FORMAT_VERSION, Meta, StreamState},
+    format::{self, FORMAT_VERSION, Meta, StreamState},
+    ledger::{self, LedgerState, Repeats},
+    ledger_file::LedgerFile,
     salvage::Salvage,
     sidecar::Sidecar,
-    store::{Store, StoreError, io_error, sync_path},
+    store::{Change, Store, StoreError, io_error, sync_path},
     writer::{OpenOptions, Writer},
 };
 use crate::{
@@ -118,7 +120,7 @@ fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), Stor
 fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     let meta = meta(options, Generation(0));
     let writer = Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new());
-    make(outbox, 1, writer, &Salvage::none())
+    make(outbox, 1, writer, &Salvage::none(), &Life::First)
 }
 
 /// Begins a new epoch where the sidecar says, with what can be read of the parked rows, and sets the damaged store aside.
@@ -134,7 +136,8 @@ fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, dama
     let brought = sidecar.map(|sidecar| sidecar.brought.iter().cloned().collect()).unwrap_or_default();
     let number = old.last().and_then(|path| data_dir::store_number(path)).unwrap_or(0) + 1;
     let writer = Writer::new(meta(options, generation), Stream::ALL.map(begin), mappings, brought);
-    let (store, writer) = make(outbox, number, writer, &salvage)?;
+    let saved = LedgerFile::read(outbox, writer.meta())?;
+    let (store, writer) = make(outbox, number, writer, &salvage, &Life::AfterLoss(saved.map(Box::new)))?;
     drop(salvage);
     tracing::error!(
         outbox = %outbox.display(), damage, epoch = %writer.meta().epoch,
@@ -171,10 +174,24 @@ fn meta(options: &OpenOptions, generation: Generation) -> Meta {
     }
 }
 
+/// Which life of an outbox begins.
+enum Life {
+    /// The first one.
+    First,
+    /// One in place of a store that was lost, with the copy of its ledger if there is one.
+    AfterLoss(Option<Box<LedgerFile>>),
+}
+
 /// Makes a store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making may not even
 /// open, and holds nothing that anyone was told of. The sidecar goes before CURRENT: a crash between them makes one more new epoch from
 /// the same place.
-fn make(outbox: &Path, number: usize, mut content: Writer, salvage: &Salvage) -> Result<(Store, Writer), StoreError> {
+fn make(
+    outbox: &Path,
+    number: usize,
+    mut content: Writer,
+    salvage: &Salvage,
+    life: &Life,
+) -> Result<(Store, Writer), StoreError> {
     let path = data_dir::store_path(outbox, number);
     let making = path.with_extension("making");
     compact::remove_folder(&making)?;
@@ -182,6 +199,10 @@ fn make(outbox: &Path, number: usize, mut content: Writer, salvage: &Salvage) ->
     let taken = salvage.copy(&store, content.meta().epoch)?;
     content.take_over(taken.parked, taken.next_parked);
     content.write_to(&store)?;
+    match life {
+        Life::First => {}
+        Life::AfterLoss(saved) => restore_ledgers(&store, &content, saved.as_deref())?,
+    }
     drop(store);
     std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
     sync_path(outbox)?;
@@ -190,6 +211,27 @@ fn make(outbox: &Path, number: usize, mut content: Writer, salvage: &Salvage) ->
     writer.sidecar().write(outbox)?;
     data_dir::set_current(outbox, &path)?;
     Ok((store, writer))
+}
+
+/// Entries that are restored in one commit.
+const RESTORE_ENTRIES: usize = 5_000;
+
+/// What an earlier life captured is known as far as the copy of its ledger tells; whatever else is in the source may have been captured.
+fn restore_ledgers(store: &Store, content: &Writer, saved: Option<&LedgerFile>) -> Result<(), StoreError> {
+    for stream in Stream::ALL {
+        let from = &content.streams()[usize::from(stream.number())].watermark;
+        let nothing = || (LedgerState { repeats: Repeats::All, ..LedgerState::new() }, Vec::new());
+        let (state, entries) = saved.map_or_else(nothing, |saved| saved.before(stream, from));
+        for some in entries.chunks(RESTORE_ENTRIES) {
+            let mut change = Change::default();
+            ledger::restore(&mut change, stream, some);
+            store.commit(change)?;
+        }
+        let mut change = Change::default();
+        change.put(format::ledger_state_key(stream), format::to_bytes(&state));
+        store.commit(change)?;
+    }
+    Ok(())
 }
 
 /// Renames a store out of the way; nothing of it is deleted.

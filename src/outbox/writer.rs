@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
     format::{self, CreateIntent, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
+    ledger::{self, LedgerChange, LedgerState, Repeats},
     parked::{self, HeldRows},
     places::Places,
     sidecar::{self, Bound, Sidecar},
@@ -15,7 +16,12 @@ use super::{
 };
 use crate::{
     codec::{self, CHUNK_BYTES_MAX, ChunkHeader, Run},
-    domain::{Brought, Catalog, Entity, Epoch, LocalRef, Mappings, Micros, Position, RemoteId, Seq, SourceId, Stream},
+    domain::{
+        Brought, Catalog, Entity, Epoch, Generation, LocalRef, Mappings, Micros, Order, Position, RemoteId, Rows, Seq, SourceId,
+        Stream,
+        ledger::{Coarse, FIRST},
+        witness::{self, Witness},
+    },
     edge,
 };
 
@@ -36,6 +42,7 @@ pub struct OpenOptions {
 pub(super) struct Writer {
     meta: Meta,
     streams: [StreamState; Stream::ALL.len()],
+    ledgers: [LedgerState; Stream::ALL.len()],
     catalog: Arc<Catalog>,
     mappings: Arc<Mappings>,
     brought: Arc<Brought>,
@@ -60,6 +67,7 @@ impl Writer {
         Self {
             meta,
             streams,
+            ledgers: Stream::ALL.map(|_| LedgerState::new()),
             catalog: Arc::default(),
             mappings: Arc::new(mappings),
             brought: Arc::new(brought),
@@ -77,6 +85,7 @@ impl Writer {
         change.put(format::META, format::to_bytes(&self.meta));
         for stream in Stream::ALL {
             change.put(format::stream_key(stream), format::to_bytes(self.state(stream)));
+            change.put(format::ledger_state_key(stream), format::to_bytes(self.ledger(stream)));
         }
         for (what, id) in &*self.mappings {
             change.put(format::entity_key(format::MAPPINGS, self.meta.generation, what), format::to_bytes(&id));
@@ -147,6 +156,12 @@ impl Writer {
             check_chunks(store, stream, &state, &mut places)?;
             streams[usize::from(stream.number())] = state;
         }
+        let mut ledgers = Stream::ALL.map(|_| LedgerState::new());
+        for stream in Stream::ALL {
+            let state = decode::<LedgerState>(store, &format::ledger_state_key(stream))?;
+            ledgers[usize::from(stream.number())] =
+                state.ok_or_else(|| damaged(&format!("what is known of the ledger of {stream} is missing")))?;
+        }
         let held = parked::survey(store, &mut places)?;
         let mut intents = [None; Stream::ALL.len()];
         for stream in Stream::ALL {
@@ -185,6 +200,7 @@ impl Writer {
         Ok(Self {
             meta,
             streams,
+            ledgers,
             catalog: Arc::new(catalog),
             mappings: Arc::new(mappings),
             brought: Arc::new(brought),
@@ -200,6 +216,7 @@ impl Writer {
         Snapshot {
             meta: self.meta.clone(),
             streams: self.streams.clone(),
+            ledgers: self.ledgers.clone(),
             catalog: Arc::clone(&self.catalog),
             mappings: Arc::clone(&self.mappings),
             brought: Arc::clone(&self.brought),
@@ -212,6 +229,115 @@ impl Writer {
 
     fn state(&self, stream: Stream) -> &StreamState {
         &self.streams[usize::from(stream.number())]
+    }
+
+    pub(super) fn ledger(&self, stream: Stream) -> &LedgerState {
+        &self.ledgers[usize::from(stream.number())]
+    }
+
+    /// A change of what is known of a ledger as a whole, with whatever else the change holds.
+    pub(super) fn set_ledger(
+        &mut self,
+        store: &Store,
+        stream: Stream,
+        mut change: Change,
+        ledger: LedgerState,
+    ) -> Result<(), StoreError> {
+        change.put(format::ledger_state_key(stream), format::to_bytes(&ledger));
+        store.commit(change)?;
+        self.ledgers[usize::from(stream.number())] = ledger;
+        Ok(())
+    }
+
+    /// One step towards the borders of days and months; whether more is to do.
+    pub(super) fn coarsen(&mut self, store: &Store, stream: Stream, target: Coarse) -> Result<bool, StoreError> {
+        let before = self.ledger(stream).clone();
+        let mut change = Change::default();
+        let (coarse, more) = ledger::coarsen(store, &mut change, stream, before.coarse, target)?;
+        if coarse != before.coarse {
+            self.set_ledger(store, stream, change, LedgerState { coarse, ..before })?;
+        }
+        Ok(more)
+    }
+
+    /// One step of setting the watermark back to just before a place where a slot begins (I4: the caller logs it); whether more is to do. What
+    /// was captured behind it is known to have been, ahead of it.
+    pub(super) fn retreat(&mut self, store: &Store, stream: Stream, to: i64) -> Result<bool, StoreError> {
+        let mut change = Change::default();
+        let reached = ledger::retreat(store, &mut change, stream, to)?;
+        let before =
+            Position::Key { time: Micros(Micros::of_hour(reached).0 - 1), rest: vec![i64::MAX; stream.spec().key.len() - 1] };
+        if !self.state(stream).watermark.is_after(&before) {
+            return Ok(false);
+        }
+        let state = StreamState { watermark: before.clone(), ..self.state(stream).clone() };
+        change.put(format::stream_key(stream), format::to_bytes(&state));
+        let mut ledger = self.ledger(stream).clone();
+        // A floor that was set by the same clock goes back with it.
+        ledger.floor = ledger.floor.map(|floor| if floor.is_after(&before) { before.clone() } else { floor });
+        ledger.witnesses.retain(|witness| !witness.position.is_after(&before));
+        self.set_ledger(store, stream, change, ledger)?;
+        self.set_state(stream, state);
+        Ok(reached > to)
+    }
+
+    /// Another database stands behind the source: its catalog and mappings begin anew, and capture goes on from these positions (I4: the caller
+    /// logs it). What the ledger holds before them is to be held against the source. `false` while rows wait: they need the catalog that they
+    /// were captured with.
+    pub(super) fn begin_generation(&mut self, store: &Store, from: &[Position; Stream::ALL.len()]) -> Result<bool, StoreError> {
+        if self.streams.iter().any(|state| state.pending() > 0) {
+            return Ok(false);
+        }
+        let meta = Meta { generation: Generation(self.meta.generation.0 + 1), ..self.meta.clone() };
+        let (mut streams, mut ledgers) = (self.streams.clone(), self.ledgers.clone());
+        let mut change = Change::default();
+        change.put(format::META, format::to_bytes(&meta));
+        for (stream, from) in Stream::ALL.into_iter().zip(from) {
+            let number = usize::from(stream.number());
+            let (state, ledger) = (&mut streams[number], &mut ledgers[number]);
+            let repeats = match (&ledger.repeats, &state.watermark) {
+                (Repeats::UpTo(last), watermark) if last.is_after(watermark) => Repeats::UpTo(last.clone()),
+                (Repeats::All, _) => Repeats::All,
+                (Repeats::None | Repeats::UpTo(_), watermark) => Repeats::UpTo(watermark.clone()),
+            };
+            let is_replaced = *from == Position::Start;
+            let floor = match &ledger.floor {
+                // Its ids begin anew.
+                Some(Position::Id(_)) if is_replaced => Some(Position::Start),
+                floor => floor.clone(),
+            };
+            state.watermark = match &floor {
+                Some(floor) if floor.is_after(from) => floor.clone(),
+                Some(_) | None => from.clone(),
+            };
+            ledger::truncate(store, &mut change, stream, state.watermark.place().unwrap_or(i64::MIN))?;
+            *ledger =
+                LedgerState { floor, repeats, coarse: ledger.coarse, walk: Some(FIRST), walked_at: None, witnesses: Vec::new() };
+            change.put(format::stream_key(stream), format::to_bytes(&*state));
+            change.put(format::ledger_state_key(stream), format::to_bytes(&*ledger));
+            change.remove(format::intent_key(stream));
+        }
+        change.remove(format::CREATE_INTENT);
+        store.commit(change)?;
+        self.meta = meta;
+        self.streams = streams;
+        self.ledgers = ledgers;
+        self.catalog = Arc::default();
+        self.mappings = Arc::default();
+        self.brought = Arc::default();
+        self.intents = [None; Stream::ALL.len()];
+        self.create_intent = None;
+        Ok(true)
+    }
+
+    /// One step of forgetting what is counted ahead before a place; whether more is to do.
+    pub(super) fn forget_ahead(store: &Store, stream: Stream, before: i64) -> Result<bool, StoreError> {
+        let mut change = Change::default();
+        let forgotten = ledger::forget_ahead(store, &mut change, stream, before)?;
+        if forgotten > 0 {
+            store.commit(change)?;
+        }
+        Ok(forgotten > 0)
     }
 
     fn add_places(&mut self, added: &[ChunkHeader]) {
@@ -231,13 +357,15 @@ impl Writer {
         let state = StreamState { watermark: position, started: true, ..self.state(stream).clone() };
         let mut change = Change::default();
         change.put(format::stream_key(stream), format::to_bytes(&state));
-        store.commit(change)?;
+        let floor = Some(state.watermark.clone());
+        let ledger = LedgerState { floor, ..self.ledger(stream).clone() };
+        self.set_ledger(store, stream, change, ledger)?;
         edge::pass("start:committed");
         self.set_state(stream, state);
         Ok(())
     }
 
-    pub(super) fn append(&mut self, store: &Store, captured: &Captured) -> Result<(), StoreError> {
+    pub(super) fn append(&mut self, store: &Store, captured: &Captured, ledger: &LedgerChange) -> Result<(), StoreError> {
         let stream = captured.rows.stream();
         let mut state = self.state(stream).clone();
         let mut change = Change::default();
@@ -250,6 +378,7 @@ impl Writer {
         };
         let added = append_chunks(&mut change, &mut state, &run, &captured.rows);
         state.watermark = captured.watermark.clone();
+        ledger::put(store, &mut change, stream, self.ledger(stream).coarse, ledger)?;
         let mut catalog = Arc::clone(&self.catalog);
         for (what, entity) in &captured.catalog {
             change.put(format::entity_key(format::ENTITIES, self.meta.generation, *what), format::to_bytes(entity));
@@ -258,9 +387,17 @@ impl Writer {
         #[cfg(debug_assertions)]
         sabotage_watermark(store, stream, self.state(stream), &state)?;
         change.put(format::stream_key(stream), format::to_bytes(&state));
+        let mut known = self.ledger(stream).clone();
+        if state.watermark.is_after(&self.state(stream).watermark)
+            && let Some(newest) = newest(&captured.rows, &state.watermark)
+        {
+            witness::remember(&mut known.witnesses, newest);
+            change.put(format::ledger_state_key(stream), format::to_bytes(&known));
+        }
         edge::pass("append:encoded");
         store.commit(change)?;
         edge::pass("append:committed");
+        self.ledgers[usize::from(stream.number())] = known;
         self.set_state(stream, state);
         self.add_places(&added);
         self.catalog = catalog;
@@ -408,11 +545,18 @@ impl Writer {
         let mut held = Arc::clone(&self.held);
         let mut returned = 0;
         let (mut added, mut removed) = (Vec::new(), Vec::new());
-        for entry in store.scan(&format::held_prefix(what), &format::held_prefix(what))?.take(RETURN_CHUNKS_MAX) {
+        for entry in store.scan(&format::held_prefix(what), &format::held_prefix(what))? {
+            if removed.len() >= RETURN_CHUNKS_MAX {
+                break;
+            }
             let (key, value) = entry?;
             let (_, chunk) = parked::split(store, &value)?;
             let (header, rows) = codec::decode(chunk)
                 .map_err(|error| StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") })?;
+            if header.generation != self.meta.generation {
+                // What it points to is another entity now: it stays, for an operator.
+                continue;
+            }
             let state = &mut streams[usize::from(header.stream.number())];
             let run = Run {
                 epoch: self.meta.epoch,
@@ -457,8 +601,19 @@ impl Writer {
     }
 }
 
+/// The last of some rows, by which the source will be known: the one that the watermark stands behind.
+fn newest(rows: &Rows, watermark: &Position) -> Option<Witness> {
+    let last = rows.len().checked_sub(1)?;
+    let order = match watermark {
+        Position::Start => return None,
+        Position::Id(_) => Order::Id,
+        Position::Key { .. } => Order::Key,
+    };
+    Some(Witness { position: watermark.clone(), hash: rows.key_hash(last, order, &mut String::new()) })
+}
+
 /// Encodes rows at the tail of a stream; gives the chunks that they lie in.
-fn append_chunks(change: &mut Change, state: &mut StreamState, run: &Run, rows: &crate::domain::Rows) -> Vec<ChunkHeader> {
+fn append_chunks(change: &mut Change, state: &mut StreamState, run: &Run, rows: &Rows) -> Vec<ChunkHeader> {
     let mut added = Vec::new();
     for chunk in codec::encode(run, rows, CHUNK_BYTES_MAX) {
         state.live_bytes += chunk.bytes.len() as u64;

@@ -42,6 +42,7 @@ pub(super) async fn store(store: &Store, batch: Batch, origin: Option<Origin>, m
                 batch.states.iter().partition(|state| state.local_id.is_some());
             if let Some(origin) = origin {
                 adopt(change, &identified, origin).await?;
+                follow(change, &identified, origin).await?;
             }
             store_states(change, &identified, origin, ON_IDENTITY).await?;
             store_states(change, &natural, None, ON_NATURAL_KEY).await?;
@@ -176,6 +177,32 @@ async fn adopt(change: &mut SqliteConnection, states: &[&State], origin: Origin)
         AND NOT EXISTS (SELECT 1 FROM NodeState AS own WHERE own.source = ?1 AND own.generation = ?2 AND own.localId = told.localId)";
     let adopt = sqlx::query(adopt).bind(origin.source.to_string()).bind(i64::from(origin.generation.0));
     adopt.bind(json!(keys).to_string()).execute(change).await?;
+    Ok(())
+}
+
+/// Gives a state that is here from an earlier generation of the same source the generation that it comes with now, where it is the same in all
+/// its columns: a database that was restored from a backup has most of its rows as they were.
+async fn follow(change: &mut SqliteConnection, states: &[&State], origin: Origin) -> Result<(), sqlx::Error> {
+    if states.is_empty() || origin.generation == Generation(0) {
+        return Ok(());
+    }
+    let told: Vec<_> = states
+        .iter()
+        .map(|state| json!([state.local_id, state.time, state.node, state.parent, state.localtime, state.seq_num, state.rssi]))
+        .collect();
+    // The order of the join is forced: each told row is looked up by its identity.
+    let follow = "UPDATE OR IGNORE NodeState SET generation = ?2 WHERE rowid IN (SELECT own.rowid FROM json_each(?3) AS told CROSS JOIN NodeState AS own \
+        ON own.source = ?1 AND own.generation = ?4 AND own.localId = CAST(told.value ->> 0 AS INTEGER) AND own.localId IS NOT NULL \
+        WHERE own.time = told.value ->> 1 AND own.nodeId = told.value ->> 2 AND own.parent IS told.value ->> 3 \
+        AND own.localtime IS told.value ->> 4 AND own.seq_num IS told.value ->> 5 AND own.rssi IS told.value ->> 6)";
+    let (source, told) = (origin.source.to_string(), json!(told).to_string());
+    let any = "SELECT EXISTS (SELECT 1 FROM NodeState WHERE source = ?1 AND generation = ?2 AND localId IS NOT NULL)";
+    for earlier in 0..i64::from(origin.generation.0) {
+        if sqlx::query_scalar(any).bind(&source).bind(earlier).fetch_one(&mut *change).await? {
+            let follow = sqlx::query(follow).bind(&source).bind(i64::from(origin.generation.0));
+            follow.bind(&told).bind(earlier).execute(&mut *change).await?;
+        }
+    }
     Ok(())
 }
 

@@ -183,6 +183,16 @@ socket = "{socket}"
         self
     }
 
+    /// With a key of `[source]` in place of its default.
+    #[must_use]
+    pub fn with_source(self, key: &str, value: &str) -> Self {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        let kept: Vec<&str> = config.lines().filter(|line| !line.starts_with(&format!("{key} = "))).collect();
+        let config = kept.join("\n").replace("[source]", &format!("[source]\n{key} = \"{value}\""));
+        std::fs::write(self.config(), config).unwrap();
+        self
+    }
+
     /// One more destination beside the first.
     #[must_use]
     pub fn and_destination(self, name: &str, addr: SocketAddr) -> Self {

@@ -1,0 +1,153 @@
+//! Late rows and wrong clocks, in virtual time.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const HOUR: i64 = 3_600;
+
+/// Each reading's second, node and type, with how often it entered as new and how often as a repeat.
+async fn entered(outbox: &Outbox) -> BTreeMap<(i64, i64, i64), (u32, u32)> {
+    let mut found = BTreeMap::new();
+    let mut from = outbox.snapshot().stream(Stream::Reading).cursor;
+    while let Some(batch) = outbox.lease(Stream::Reading, from, usize::MAX).await.unwrap() {
+        for row in 0..batch.rows.len() {
+            let at = |column| batch.rows.int(column, row).unwrap();
+            let times: &mut (u32, u32) = found.entry((at(0) / 1_000_000, at(1), at(2))).or_default();
+            match batch.freshness {
+                Freshness::New => times.0 += 1,
+                Freshness::Repeat => times.1 += 1,
+            }
+        }
+        from = batch.end();
+    }
+    found
+}
+
+/// Everything entered, and as new not more than once.
+async fn assert_all_entered(outbox: &Outbox, source: &Scripted) -> BTreeMap<(i64, i64, i64), (u32, u32)> {
+    let entered = entered(outbox).await;
+    for row in &source.readings {
+        assert!(entered.contains_key(&(row.0, row.1, row.2)), "{row:?} is missing");
+    }
+    assert!(entered.values().all(|(new, _)| *new <= 1), "a row entered as new twice: {entered:?}");
+    entered
+}
+
+/// A reading every ten minutes, from one time up to another.
+fn every_ten_minutes(from: i64, to: i64) -> impl Iterator<Item = Reading> {
+    (from..to).step_by(600).map(|second| (second, 1, 0, None))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_row_enters_alone_and_as_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 900 * 24 * HOUR, NOW).step_by(72).collect());
+    source.states = (1..=3_000).filter(|id| id % 100 != 0).collect();
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    for ago in [5, 3 * HOUR, 20 * 24 * HOUR, 365 * 24 * HOUR, 890 * 24 * HOUR] {
+        source.readings.push((NOW - ago - 1, 1, 0, None));
+    }
+    source.states.push(100);
+    let late_options = Options { clock: || Micros((NOW + 8 * 24 * HOUR) * 1_000_000), ..options() };
+    catch_up(&mut source, &outbox, &late_options).await.unwrap();
+    let entered = assert_all_entered(&outbox, &source).await;
+    assert!(entered.values().all(|times| *times == (1, 0)), "each once, and as new");
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).next.0, source.states.len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_loses_nothing_and_says_of_repeats_that_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 10 * HOUR, NOW).collect());
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    for back in [2 * HOUR, 50 * HOUR, 90 * 24 * HOUR] {
+        source.clock = -back;
+        source.began = tokio::time::Instant::now();
+        let next = NOW - back;
+        source.readings.extend(every_ten_minutes(next + 7, next + 60));
+        catch_up(&mut source, &outbox, &options()).await.unwrap();
+        let watermark = outbox.snapshot().stream(Stream::Reading).watermark.clone();
+        assert!(!watermark.is_after(&Position::Key { time: Micros((next + 120) * 1_000_000), rest: vec![9, 9] }), "{watermark}");
+        // Time goes on, and passes what was captured before.
+        for hours in 1..4 {
+            source.clock = hours * HOUR - back;
+            source.readings.push((next + hours * HOUR - 30, 2, 0, None));
+            source.readings.sort_unstable();
+            catch_up(&mut source, &outbox, &options()).await.unwrap();
+        }
+        assert_all_entered(&outbox, &source).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_come_in_behind_a_watermark_that_a_wrong_clock_carried_far_ahead_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 10 * HOUR, NOW).collect());
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let years = 5 * 365 * 24 * HOUR;
+    source.readings.push((NOW + years - HOUR, 1, 0, None));
+    source.clock = years;
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    // The nodes' own time was right all the while.
+    for hours in 0..6 {
+        source.readings.extend(every_ten_minutes(NOW + hours * HOUR, NOW + (hours + 1) * HOUR));
+        source.readings.sort_unstable();
+        catch_up(&mut source, &outbox, &options()).await.unwrap();
+        assert_all_entered(&outbox, &source).await;
+    }
+    // The clock is put right.
+    source.clock = 6 * HOUR;
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    source.clock = 8 * HOUR;
+    source.readings.extend(every_ten_minutes(NOW + 6 * HOUR, NOW + 8 * HOUR));
+    source.readings.sort_unstable();
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let entered = assert_all_entered(&outbox, &source).await;
+    let of_last_hour =
+        entered.iter().filter(|(key, times)| key.0 >= NOW + 7 * HOUR && key.0 < NOW + 8 * HOUR && **times == (1, 0));
+    assert_eq!(of_last_hour.count(), 6, "as new again, after the hour in which it went back: {entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_of_the_future_are_captured_by_the_audit_and_repeated_when_their_time_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 2 * HOUR, NOW + 30 * HOUR).collect());
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let all = source.readings.len();
+    let seen = entered(&outbox).await.len();
+    assert!(seen > all - 12 && seen <= all, "all but what lies ahead in this hour: {seen} of {all}");
+    assert!(
+        !outbox
+            .snapshot()
+            .stream(Stream::Reading)
+            .watermark
+            .is_after(&Position::Key { time: Micros((NOW + 60) * 1_000_000), rest: vec![9, 9] })
+    );
+    for hours in 1..=31 {
+        source.clock = hours * HOUR;
+        catch_up(&mut source, &outbox, &options()).await.unwrap();
+    }
+    let entered = assert_all_entered(&outbox, &source).await;
+    assert!(entered.values().all(|(new, repeats)| new + repeats <= 2), "{entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_when_a_lost_store_was_replaced_is_repeated_and_what_comes_later_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 10 * HOUR, NOW).collect());
+    outbox.start(Stream::Reading, Position::Start).await.unwrap();
+    let state = LedgerState { repeats: Repeats::All, floor: None, ..outbox.snapshot().ledger(Stream::Reading).clone() };
+    outbox.set_ledger(Stream::Reading, state).await.unwrap();
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    source.clock = HOUR;
+    source.readings.extend(every_ten_minutes(NOW, NOW + HOUR));
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let entered = assert_all_entered(&outbox, &source).await;
+    assert!(entered.iter().all(|(key, times)| *times == if key.0 < NOW { (0, 1) } else { (1, 0) }), "{entered:?}");
+}
