@@ -304,9 +304,18 @@ pub fn rest_options(destination: &config::Destination, source: crate::domain::So
         proxy: destination.proxy.as_ref().map(|proxy| proxy.expose().to_string()),
         request_bytes_max: destination.request_max_bytes,
         connect_deadline: rest::Options::CONNECT_DEADLINE,
-        answer_deadline: rest::Options::ANSWER_DEADLINE,
+        answer_deadline: answer_deadline(),
         source,
     }
+}
+
+/// Debug builds let the environment shorten it, so that a test of a server that stalls takes seconds.
+fn answer_deadline() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = std::env::var("PACKHORSE_TEST_ANSWER_DEADLINE_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        return Duration::from_secs(seconds);
+    }
+    rest::Options::ANSWER_DEADLINE
 }
 
 fn retry(min: Duration, max: Duration) -> Retry {

@@ -28,8 +28,20 @@ pub struct Proxy {
 struct Shared {
     requests: AtomicU64,
     answers_lost: AtomicU64,
-    lose: Mutex<Option<String>>,
+    tricks_played: AtomicU64,
+    tricks: Mutex<Vec<(String, Trick)>>,
     heads: Mutex<Vec<String>>,
+}
+
+/// What befalls one request in place of its way to the server and back.
+#[derive(Clone, Copy, Debug)]
+enum Trick {
+    /// It goes through and is answered, and the client gets a closed connection.
+    LoseAnswer,
+    /// The server hears nothing; the client gets this status.
+    Refuse(u16),
+    /// The server hears nothing, and the client neither.
+    Stall,
 }
 
 impl Proxy {
@@ -67,7 +79,26 @@ impl Proxy {
     /// The next request whose head contains the fragment goes through and is answered, but the client gets a closed connection in place
     /// of the answer.
     pub fn lose_next_answer_of(&self, path_fragment: &str) {
-        *self.shared.lose.lock().unwrap() = Some(path_fragment.to_owned());
+        self.play(path_fragment, Trick::LoseAnswer);
+    }
+
+    /// The next request whose head contains the fragment does not reach the server, and is answered by this status.
+    pub fn refuse_next_of(&self, path_fragment: &str, status: u16) {
+        self.play(path_fragment, Trick::Refuse(status));
+    }
+
+    /// The next request whose head contains the fragment does not reach the server, and is never answered.
+    pub fn stall_next_of(&self, path_fragment: &str) {
+        self.play(path_fragment, Trick::Stall);
+    }
+
+    fn play(&self, path_fragment: &str, trick: Trick) {
+        self.shared.tricks.lock().unwrap().push((path_fragment.to_owned(), trick));
+    }
+
+    /// Requests so far that did not go their usual way.
+    pub fn tricks_played(&self) -> u64 {
+        self.shared.tricks_played.load(Ordering::SeqCst)
     }
 
     /// Requests whose head has arrived here.
@@ -141,37 +172,59 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, shared: Arc<Shared>)
     server.set_nodelay(true)?;
     let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
     loop {
-        let Some(request) = read_message(&mut client, &mut from_client, Some(&mut server)).await? else { return Ok(()) };
+        let Some(request) = read_head(&mut client, &mut from_client).await? else { return Ok(()) };
         shared.requests.fetch_add(1, Ordering::SeqCst);
         shared.heads.lock().unwrap().push(request.lines().next().unwrap_or_default().to_owned());
-        let lose = {
-            let mut lose = shared.lose.lock().unwrap();
-            let wanted = lose.as_ref().is_some_and(|fragment| request.contains(fragment.as_str()));
-            if wanted { lose.take() } else { None }
+        let trick = {
+            let mut tricks = shared.tricks.lock().unwrap();
+            let wanted = tricks.iter().position(|(fragment, _)| request.contains(fragment.as_str()));
+            wanted.map(|at| tricks.remove(at).1)
         };
-        if lose.is_some() {
-            read_message(&mut server, &mut from_server, None).await?;
-            shared.answers_lost.fetch_add(1, Ordering::SeqCst);
-            return Ok(());
-        }
-        if read_message(&mut server, &mut from_server, Some(&mut client)).await?.is_none() {
-            return Ok(());
+        shared.tricks_played.fetch_add(u64::from(trick.is_some()), Ordering::SeqCst);
+        match trick {
+            None => {
+                pass(&mut client, &mut from_client, &request, Some(&mut server)).await?;
+                let Some(answer) = read_head(&mut server, &mut from_server).await? else { return Ok(()) };
+                pass(&mut server, &mut from_server, &answer, Some(&mut client)).await?;
+            }
+            Some(Trick::LoseAnswer) => {
+                pass(&mut client, &mut from_client, &request, Some(&mut server)).await?;
+                if let Some(answer) = read_head(&mut server, &mut from_server).await? {
+                    pass(&mut server, &mut from_server, &answer, None).await?;
+                }
+                shared.answers_lost.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
+            Some(Trick::Refuse(status)) => {
+                pass(&mut client, &mut from_client, &request, None).await?;
+                let answer = format!("HTTP/1.1 {status} Refused\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\nrefused");
+                client.write_all(answer.as_bytes()).await?;
+            }
+            Some(Trick::Stall) => {
+                pass(&mut client, &mut from_client, &request, None).await?;
+                // Until the client has had enough.
+                while client.read_buf(&mut from_client).await? > 0 {}
+                return Ok(());
+            }
         }
     }
 }
 
-/// Reads a head and its body, passing all of it on as it comes; gives the head back, or nothing when the sender has closed.
-async fn read_message(from: &mut TcpStream, buffer: &mut Vec<u8>, mut to: Option<&mut TcpStream>) -> io::Result<Option<String>> {
-    let head_end = loop {
+/// Reads until a head is complete; it stays in the buffer. Nothing when the sender has closed.
+async fn read_head(from: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<String>> {
+    loop {
         if let Some(at) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            break at + 4;
+            return Ok(Some(String::from_utf8_lossy(&buffer[..at + 4]).into_owned()));
         }
         if from.read_buf(buffer).await? == 0 {
             return Ok(None);
         }
-    };
-    let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
-    let mut left = head_end + content_length(&head);
+    }
+}
+
+/// Takes a message with this head, and passes it on as it comes.
+async fn pass(from: &mut TcpStream, buffer: &mut Vec<u8>, head: &str, mut to: Option<&mut TcpStream>) -> io::Result<()> {
+    let mut left = head.len() + content_length(head);
     loop {
         let now = left.min(buffer.len());
         if let Some(to) = &mut to {
@@ -180,7 +233,7 @@ async fn read_message(from: &mut TcpStream, buffer: &mut Vec<u8>, mut to: Option
         buffer.drain(..now);
         left -= now;
         if left == 0 {
-            return Ok(Some(head));
+            return Ok(());
         }
         if from.read_buf(buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
