@@ -18,6 +18,7 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
+mod removal;
 mod sidecar;
 mod store;
 mod writer;

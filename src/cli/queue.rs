@@ -2,15 +2,18 @@
 //!
 //! The one rule: the owner of the data directory is the only one who opens its outboxes, because opening writes.
 
+pub mod drop;
 pub mod list;
 pub mod status;
+
+use std::{io, path::Path};
 
 use clap::{Args, Subcommand};
 
 use super::{CliError, Context, Exit};
 use crate::{
     config::{Config, Destination},
-    outbox::{DataDir, DataDirError, Outbox, StoreError},
+    outbox::{DataDir, DataDirError, Outbox, StoreError, look},
 };
 
 /// Flags of `queue`.
@@ -26,6 +29,8 @@ enum QueueCommand {
     Status(status::StatusArgs),
     /// Show records that wait, decoded, the oldest first
     List(list::ListArgs),
+    /// Remove the outbox of a destination that is no longer configured
+    Drop(drop::DropArgs),
 }
 
 /// Carries out one of them.
@@ -33,6 +38,7 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
     match &args.command {
         QueueCommand::Status(args) => status::run(args, context),
         QueueCommand::List(args) => list::run(args, context),
+        QueueCommand::Drop(args) => drop::run(args, context),
     }
 }
 
@@ -41,9 +47,7 @@ pub(super) fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
     let path = &config.gateway.data_dir;
     if !path.join("source-id").exists() {
         return match std::fs::metadata(path) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(CliError::Failed { what: format!("cannot look into data_dir {}", path.display()), cause: Some(cause.into()) })
-            }
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cannot_look(path, cause)),
             Ok(_) | Err(_) => Ok(None),
         };
     }
@@ -59,6 +63,17 @@ pub(super) fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
         }
         Err(other) => Err(CliError::Failed { what: crate::chain(&other), cause: None }),
     }
+}
+
+fn cannot_look(data_dir: &Path, cause: io::Error) -> CliError {
+    CliError::Failed { what: format!("cannot look into data_dir {}", data_dir.display()), cause: Some(cause.into()) }
+}
+
+/// Outboxes of no configured destination: the rows in them wait for ever.
+pub(super) fn unowned(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
+    let mut there = look::outboxes(data_dir)?;
+    there.retain(|name| config.destinations.iter().all(|destination| destination.name != *name));
+    Ok(there)
 }
 
 /// A destination's outbox; `None` when there is none yet.
