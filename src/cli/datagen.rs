@@ -62,7 +62,7 @@ pub struct DatagenArgs {
     /// Write so many rows a second, with --houses until stopped, and dated now
     #[arg(long, value_name = "ROWS", conflicts_with = "live", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
-    /// Write the readings of a file instead: lines of time,node,sensor,value[,seq]; - for standard input, unpacks .xz
+    /// Write the readings of a file instead: lines of time,node,sensor,value and maybe seq; - for standard input, unpacks .xz
     #[arg(long, value_name = "FILE", conflicts_with_all = ["houses", "count", "gap", "states_every", "live"])]
     pub from_csv: Option<PathBuf>,
 }

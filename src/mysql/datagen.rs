@@ -119,7 +119,7 @@ pub enum HousesPace {
     Rate(u32),
 }
 
-/// The readings of a file in the form `time,node,sensor,value[,seq]`; what a line means stands on top of [`csv`].
+/// The readings of a file in the form `time,node,sensor,value`, with or without `seq`; what a line means stands on top of [`csv`].
 #[derive(Clone, Debug)]
 pub struct FromCsv {
     /// The file; `-` is standard input, and a name that ends with `.xz` is unpacked.
