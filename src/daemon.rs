@@ -62,6 +62,9 @@ pub enum PipelineError {
     /// The source cannot be reached or read.
     #[error(transparent)]
     Source(Arc<SourceError>),
+    /// A file that its settings name is of no use: it waits for an operator and a restart, and its outbox keeps what is in it.
+    #[error("it cannot be set up")]
+    Setup(#[source] Arc<RestError>),
     /// A defect: a loop panicked. Everything committed is on the disk.
     #[error("a defect stopped it: {0}")]
     Defect(String),
@@ -76,7 +79,7 @@ pub enum DaemonError {
     /// The source's settings.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A destination's settings.
+    /// The settings of every destination; this is the first one.
     #[error("destination '{name}'")]
     Destination {
         /// Which one.
@@ -99,9 +102,22 @@ pub async fn run(
 ) -> Result<Vec<Summary>, DaemonError> {
     let data_dir = DataDir::own(&config.gateway.data_dir, rand::random)?;
     let mut pipelines = Vec::new();
+    let mut refused = Vec::new();
     for destination in config.destinations.iter().filter(|destination| destination.enabled) {
-        let pipeline = Arc::new(Pipeline::new(config, source, destination, &data_dir, mode)?);
-        pipelines.push(revive(pipeline, stop.clone()));
+        match Pipeline::new(config, source, destination, &data_dir, mode) {
+            Ok(pipeline) => pipelines.push(revive(Arc::new(pipeline), stop.clone())),
+            Err(DaemonError::Destination { name, cause }) => refused.push((name, cause)),
+            Err(error @ (DaemonError::DataDir(_) | DaemonError::Source(_))) => return Err(error),
+        }
+    }
+    if pipelines.is_empty()
+        && let Some((name, cause)) = (!refused.is_empty()).then(|| refused.swap_remove(0))
+    {
+        return Err(DaemonError::Destination { name, cause });
+    }
+    for (name, cause) in &refused {
+        let error = crate::chain(cause);
+        tracing::error!(destination = name, error, "this destination cannot be set up: it waits for a restart, the others go on");
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -111,6 +127,12 @@ pub async fn run(
         "packhorse runs"
     );
     let mut summaries = futures_util::future::join_all(pipelines).await;
+    summaries.extend(refused.into_iter().map(|(destination, cause)| Summary {
+        destination,
+        outbox: None,
+        captured: None,
+        error: Some(PipelineError::Setup(Arc::new(cause))),
+    }));
     summaries.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(summaries)
 }
@@ -314,9 +336,18 @@ pub fn rest_options(destination: &config::Destination, source: crate::domain::So
         proxy: destination.proxy.as_ref().map(|proxy| proxy.expose().to_string()),
         request_bytes_max: destination.request_max_bytes,
         connect_deadline: rest::Options::CONNECT_DEADLINE,
-        answer_deadline: rest::Options::ANSWER_DEADLINE,
+        answer_deadline: answer_deadline(),
         source,
     }
+}
+
+/// Debug builds let the environment shorten it, so that a test of a server that stalls takes seconds.
+fn answer_deadline() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = std::env::var("PACKHORSE_TEST_ANSWER_DEADLINE_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        return Duration::from_secs(seconds);
+    }
+    rest::Options::ANSWER_DEADLINE
 }
 
 fn retry(min: Duration, max: Duration) -> Retry {

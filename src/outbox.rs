@@ -22,6 +22,7 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
+mod removal;
 mod salvage;
 mod sidecar;
 mod store;

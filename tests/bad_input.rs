@@ -13,6 +13,8 @@ mod destination;
 mod disk;
 #[path = "bad_input/doctor.rs"]
 mod doctor;
+#[path = "bad_input/dropping.rs"]
+mod dropping;
 #[path = "bad_input/queue.rs"]
 mod queue;
 #[path = "bad_input/source.rs"]

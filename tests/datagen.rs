@@ -3,13 +3,18 @@
 
 mod support;
 
+#[path = "datagen/csv.rs"]
+mod csv;
+#[path = "datagen/houses.rs"]
+mod houses;
+
 use std::time::{Duration, Instant};
 
 use packhorse::{
     domain::{Position, Stream},
     mysql::{
         MysqlSource, Options,
-        datagen::{DatagenOptions, Houses, Pace, Ramps, Shape, datagen},
+        datagen::{DatagenError, DatagenOptions, Houses, Pace, Ramps, Shape, datagen},
     },
     ports::{PageRequest, Source, SourceError},
 };
@@ -98,7 +103,10 @@ async fn houses_are_made_fast_read_whole_and_gone_on_with() {
 async fn a_user_who_may_only_read_is_told() {
     let db = Database::create(Mariadb::shared(), Schema::classic()).await;
     let error = datagen(db.url(), &DatagenOptions { create_tables: false, ..ramps(1) }, |_| {}).await.unwrap_err();
-    assert!(matches!(error, SourceError::Denied { .. }) && error.to_string().contains("GRANT"), "{error}");
+    assert!(
+        matches!(error, DatagenError::Database(SourceError::Denied { .. })) && error.to_string().contains("GRANT"),
+        "{error}"
+    );
 }
 
 /// `packhorse datagen ARGS`: exit code, standard output and standard error.
@@ -156,7 +164,8 @@ async fn the_command_minds_gap_and_states_and_counts_anew_with_each_ramp() {
 #[tokio::test]
 async fn the_command_makes_houses() {
     let db = writable(true).await;
-    let (code, out, error) = command(db.url(), &["--create-tables", "--houses", "2", "--days", "3"]).await;
+    let (code, out, error) =
+        command(db.url(), &["--create-tables", "--houses", "2", "--days", "3", "--flaws", "none", "--sensors", "4"]).await;
     assert_eq!(code, Some(0), "{error}");
     let packets = 3 * 288 + 1;
     assert!(out.starts_with(&format!("{} readings and {} node states", packets * 32, packets * 8)), "{out}");
@@ -176,8 +185,26 @@ async fn the_command_says_what_is_wrong() {
     let (code, _, error) = command("mysql://u@127.0.0.1:1/ch", &[]).await;
     assert_eq!(code, Some(3));
     assert!(error.contains("nothing listens at 127.0.0.1:1"), "{error}");
-    for args in [&["--count", "0"][..], &["--gap", "10ms"], &["--days", "3"], &["--houses", "1", "--count", "5"]] {
-        let (code, _, error) = command(db.url(), args).await;
-        assert_eq!(code, Some(2), "{args:?} {error}");
+    for (args, words) in [
+        (&["--count", "0"][..], "0 never ends, which needs --live"),
+        (&["--gap", "10ms"], "write 1s or more"),
+        (&["--gap", "soon"], "soon"),
+        (&["--days", "3"], "--houses"),
+        (&["--houses", "1", "--count", "5"], "cannot be used with"),
+        (&["--houses", "1", "--days", "4000000000"], "is not in"),
+        (&["--houses", "-1"], "unexpected argument"),
+        (&["--houses", "1", "--sensors", "7"], "7 is not in 1..=6"),
+        (&["--houses", "1", "--flaws", "some"], "'some'"),
+        (&["--houses", "1", "--until", "tomorrow"], "tomorrow"),
+        (&["--houses", "1", "--live", "--days", "3"], "cannot be used with"),
+        (&["--houses", "3", "--rate", "500"], "3 houses give 72 rows a second at most; write --houses 21"),
+        (&["--houses", "3", "--rate", "0"], "0 is not in"),
+        (&["--rate", "5"], "it needs --houses N or --from-csv FILE"),
+        (&["--from-csv", "x.csv", "--houses", "1"], "cannot be used with"),
+        (&["--from-csv", "/nowhere/x.csv", "--create-tables"], "cannot read /nowhere/x.csv: No such file"),
+    ] {
+        let (code, out, error) = command(db.url(), args).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?} {error}");
+        assert!(error.contains(words), "{args:?} {error}");
     }
 }

@@ -244,6 +244,31 @@ async fn an_older_server_gets_no_row_lost_and_the_repeated_node_states_are_foret
     assert!(after.node_states.duplicated > 0, "the warning would be wrong:\n{after}");
 }
 
+/// Such a server stores a repeat twice: nothing is sent again, and only what is missing is queued.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_server_ends_equal_too_when_it_begins_now_and_reconcile_mends_the_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Database::create(Mariadb::shared(), Schema::newest()).await;
+    if load_greenhouse(&source, 20_000).await.is_none() {
+        return;
+    }
+    let central = Central::start(dir.path(), "legacy-old").await;
+    let old = fill(central.addr, &source).await;
+    write_old_files(dir.path(), &source, central.addr, &old);
+    let import = ["import-legacy", "synchronise.conf", "--output", "packhorse.toml", "--data-dir", "data", "--start", "now"];
+    let imported = run(dir.path(), &import).await;
+    assert_eq!(imported.status.code(), Some(0));
+    assert!(!text(&imported.stdout).contains("warning"), "nothing is sent again: {}", text(&imported.stdout));
+    assert!(text(&imported.stdout).contains("0 readings and 0 node states are to be sent"), "{}", text(&imported.stdout));
+    let once = ["--config", "packhorse.toml", "run", "--once", "--deadline", "200s"];
+    let reconcile = ["--config", "packhorse.toml", "reconcile", "--since", "2015-08-01", "--mend", "--yes"];
+    for (args, code) in [(&once[..], 0), (&reconcile, 0), (&once, 0), (&reconcile, 0)] {
+        let ran = run(dir.path(), args).await;
+        assert_eq!(ran.status.code(), Some(code), "{args:?} {}{}", text(&ran.stdout), text(&ran.stderr));
+    }
+    compare(&source, central.database()).await.assert_equal();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_no_obstacle() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! `packhorse datagen`: sample data into a source database.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -11,8 +11,12 @@ use super::{
     say, stop_on_signals,
 };
 use crate::{
+    chain,
     config::{LogLevel, mysql_url, units},
-    mysql::datagen::{DatagenOptions, Houses, Pace, Ramps, Report, Shape, datagen},
+    domain::Micros,
+    mysql::datagen::{
+        DatagenError, DatagenOptions, Flaws, FromCsv, Houses, HousesPace, Pace, Ramps, Report, Shape, csv::CsvError, datagen,
+    },
     ports::SourceError,
 };
 
@@ -34,35 +38,99 @@ pub struct DatagenArgs {
     /// Readings of a node between two of its node states; 0 writes none
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub states_every: u32,
-    /// Write as time goes, a reading of each node every gap, as a gateway does
+    /// Write as time goes: a packet of each node every gap, as a gateway does
     #[arg(long)]
     pub live: bool,
     /// Write whole houses instead of the two ramps; 0 writes the ramps
-    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["count", "states_every", "live"])]
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["count", "states_every"], value_parser = clap::value_parser!(u32).range(..=HOUSES_MAX))]
     pub houses: u32,
-    /// Days of readings for each house
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "houses")]
+    /// Days of packets for each house, up to now
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "houses", conflicts_with_all = ["live", "rate"], value_parser = clap::value_parser!(u32).range(..=DAYS_MAX))]
     pub days: u32,
+    /// The last moment of those days, such as 2026-01-31 (UTC) [default: now]
+    #[arg(long, value_name = "TIME", requires = "houses", conflicts_with_all = ["live", "rate"])]
+    pub until: Option<Micros>,
+    /// Sensors of each node: temperature, humidity, battery, CO2, light, power, in this order
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "houses", value_parser = clap::value_parser!(u32).range(1..=6))]
+    pub sensors: u32,
+    /// What befalls nodes and packets of houses: real (losses, late packets, restarts, wrong clocks) or none
+    #[arg(long, value_name = "FLAWS", default_value = "real", requires = "houses", value_enum, hide_possible_values = true)]
+    pub flaws: FlawsArg,
+    /// Another number gives other houses; the same one the same rows
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "houses")]
+    pub seed: u64,
+    /// Write so many rows a second, with --houses until stopped, and dated now
+    #[arg(long, value_name = "ROWS", conflicts_with = "live", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Write the readings of a file instead: lines of time,node,sensor,value and maybe seq; - for standard input, unpacks .xz
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["houses", "count", "gap", "states_every", "live"])]
+    pub from_csv: Option<PathBuf>,
+}
+
+const HOUSES_MAX: i64 = 100_000;
+const DAYS_MAX: i64 = 36_500;
+/// Rooms, and so nodes, of each house.
+const ROOMS: u32 = 4;
+
+/// The flaws, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlawsArg {
+    /// Every packet comes in time.
+    None,
+    /// As in the field.
+    Real,
 }
 
 impl DatagenArgs {
     fn options(&self) -> Result<DatagenOptions, CliError> {
-        if self.gap < Duration::from_secs(1) {
-            return Err(CliError::Usage("--gap: the tables hold whole seconds; write 1s or more".to_owned()));
-        }
+        let shape = match &self.from_csv {
+            Some(path) => Shape::Csv(FromCsv { path: path.clone(), rows_per_second: self.rate }),
+            None if self.houses > 0 => Shape::Houses(self.houses()?),
+            None if self.rate.is_some() => {
+                return Err(CliError::Usage("--rate: it needs --houses N or --from-csv FILE".to_owned()));
+            }
+            None => Shape::Ramps(self.ramps()?),
+        };
+        Ok(DatagenOptions { create_tables: self.create_tables, shape })
+    }
+
+    fn ramps(&self) -> Result<Ramps, CliError> {
         let pace = match (self.live, self.count) {
             (true, 0) => Pace::Live { count: None },
             (true, count) => Pace::Live { count: Some(count) },
             (false, 0) => return Err(CliError::Usage("--count: 0 never ends, which needs --live".to_owned())),
             (false, count) => Pace::Backlog { count },
         };
-        let shape = if self.houses > 0 {
-            let (houses, days, interval) = (self.houses, f64::from(self.days), self.gap);
-            Shape::Houses(Houses { houses, days, interval, ..Houses::default() })
-        } else {
-            Shape::Ramps(Ramps { gap: self.gap, states_every: self.states_every, pace })
+        Ok(Ramps { gap: self.gap()?, states_every: self.states_every, pace })
+    }
+
+    fn houses(&self) -> Result<Houses, CliError> {
+        let pace = match self.rate {
+            Some(rate) => HousesPace::Rate(rate),
+            None if self.live => HousesPace::Live,
+            None => HousesPace::Backlog,
         };
-        Ok(DatagenOptions { create_tables: self.create_tables, shape })
+        // Both columns hold a packet of each node a second.
+        let rows_max = u64::from(self.houses) * u64::from(ROOMS * (self.sensors + 1));
+        if let Some(rate) = self.rate.filter(|rate| u64::from(*rate) > rows_max) {
+            let enough = u64::from(rate).div_ceil(u64::from(ROOMS * (self.sensors + 1)));
+            let what = format!("--rate: {} houses give {rows_max} rows a second at most; write --houses {enough}", self.houses);
+            return Err(CliError::Usage(what));
+        }
+        let flaws = match self.flaws {
+            FlawsArg::None => Flaws::None,
+            FlawsArg::Real => Flaws::Real,
+        };
+        let (days, sensors, seed, until) = (f64::from(self.days), self.sensors, self.seed, self.until);
+        let (houses, interval) = (self.houses, self.gap()?);
+        Ok(Houses { houses, rooms: ROOMS, sensors, days, until, interval, seed, flaws, pace, ..Houses::default() })
+    }
+
+    fn gap(&self) -> Result<Duration, CliError> {
+        if self.gap < Duration::from_secs(1) {
+            return Err(CliError::Usage("--gap: the tables hold whole seconds; write 1s or more".to_owned()));
+        }
+        Ok(self.gap)
     }
 }
 
@@ -97,7 +165,9 @@ pub fn run(args: &DatagenArgs, context: &Context) -> Result<Exit, CliError> {
 /// About how many rows there will be.
 fn expected(shape: &Shape) -> Option<u64> {
     match shape {
-        Shape::Ramps(Ramps { pace: Pace::Live { count: None }, .. }) => None,
+        Shape::Csv(_)
+        | Shape::Ramps(Ramps { pace: Pace::Live { count: None }, .. })
+        | Shape::Houses(Houses { pace: HousesPace::Live | HousesPace::Rate(_), .. }) => None,
         Shape::Ramps(Ramps { states_every, pace: Pace::Live { count: Some(count) } | Pace::Backlog { count }, .. }) => {
             let states = count.checked_div(u64::from(*states_every)).unwrap_or(0);
             Some(count.saturating_add(states).saturating_mul(2))
@@ -110,20 +180,29 @@ fn expected(shape: &Shape) -> Option<u64> {
 }
 
 fn sentence(report: &Report) -> String {
-    let Report { readings, node_states, first, last } = report;
+    let Report { readings, node_states, first, last, passed_over } = report;
+    let passed = match passed_over {
+        0 => String::new(),
+        packets => format!("; {packets} packets were passed over, because rows of their node reach beyond them already"),
+    };
     match (first, last) {
-        (Some(first), Some(last)) => format!("{readings} readings and {node_states} node states, from {first} to {last}\n"),
+        (Some(first), Some(last)) => {
+            format!("{readings} readings and {node_states} node states, from {first} to {last}{passed}\n")
+        }
+        (None, _) | (_, None) if *passed_over > 0 => format!("nothing to add{passed}\n"),
         (None, _) | (_, None) => "nothing to add: the rows reach up to now already\n".to_owned(),
     }
 }
 
-fn failed(error: SourceError) -> CliError {
+fn failed(error: DatagenError) -> CliError {
     let what = "cannot write samples".to_owned();
     match error {
-        error @ (SourceError::Unreachable { .. } | SourceError::Denied { .. }) => {
+        DatagenError::Csv(error @ CsvError::Line { .. }) => CliError::Usage(error.to_string()),
+        DatagenError::Csv(error @ CsvError::File { .. }) => CliError::Usage(chain(&error)),
+        DatagenError::Database(error @ (SourceError::Unreachable { .. } | SourceError::Denied { .. })) => {
             CliError::Unreachable { what, cause: Some(Box::new(error)) }
         }
-        error @ (SourceError::Schema { .. } | SourceError::Row { .. } | SourceError::Query { .. }) => {
+        DatagenError::Database(error @ (SourceError::Schema { .. } | SourceError::Row { .. } | SourceError::Query { .. })) => {
             CliError::Failed { what, cause: Some(Box::new(error)) }
         }
     }

@@ -31,6 +31,7 @@ use crate::{
         units,
     },
     domain::{EntityKind, LocalRef, Micros, RemoteId, Stream},
+    rest::look::Server as Kind,
 };
 
 /// What a row costs on the wire, in bytes, more or less.
@@ -217,7 +218,7 @@ impl Report {
                 }
                 Server::Looked(looked) => {
                     self.standings(name, &looked.standings);
-                    self.node_states(name, looked.node_states, &found.source);
+                    self.node_states(name, looked.kind, &found.source);
                 }
             }
         }
@@ -253,25 +254,19 @@ impl Report {
         }
     }
 
-    fn node_states(&mut self, name: &str, kind: outside::NodeStates, source: &Result<outside::Source, String>) {
-        use outside::NodeStates::{Merged, Stored, Unknown};
+    /// What becomes of the node states that the old script has sent already.
+    fn node_states(&mut self, name: &str, kind: Kind, source: &Result<outside::Source, String>) {
         let any = source
             .as_ref()
             .is_ok_and(|source| source.rows.iter().any(|(stream, rows)| *stream == Stream::NodeState && *rows > 0));
-        if !any {
-            return;
-        }
         match kind {
-            Merged => {}
-            Stored => self.line(&format!(
+            Kind::LegacyOlder if any => self.line(&format!(
                 "{name}: warning: this server stores a repeated node state as one more row: those that the old script has sent are going to be \
-                 there twice. To send no node state again, begin later (--start TIME, the time of the last one that is there), and look for what \
-                 is missing before it with `packhorse reconcile` (later work)"
+                 there twice. To send none again, begin with --start now, run once, and let `packhorse reconcile --since TIME --mend` queue what \
+                 is missing"
             )),
-            Unknown => self.line(&format!(
-                "{name}: whether this server stores a repeated node state twice could not be told, because none of the first ones is \
-                 there; if the old script has sent some, take it as one that does"
-            )),
+            // One without a node state has none that could be there twice.
+            Kind::LegacyOlder | Kind::LegacyNewer | Kind::Packhorse | Kind::Legacy | Kind::Unknown => {}
         }
     }
 }

@@ -3,15 +3,18 @@
 //! The one rule: the owner of the data directory is the only one who opens its outboxes, because opening writes.
 
 pub mod compact;
+pub mod drop;
 pub mod list;
 pub mod status;
+
+use std::{io, path::Path};
 
 use clap::{Args, Subcommand};
 
 use super::{CliError, Context, Exit};
 use crate::{
     config::{Config, Destination},
-    outbox::{DataDir, DataDirError, Outbox, StoreError},
+    outbox::{DataDir, DataDirError, Outbox, StoreError, look},
 };
 
 /// Flags of `queue`.
@@ -29,6 +32,8 @@ enum QueueCommand {
     List(list::ListArgs),
     /// Make the files of a stopped outbox as small as what they hold
     Compact(compact::CompactArgs),
+    /// Remove the outbox of a destination that is no longer configured
+    Drop(drop::DropArgs),
 }
 
 /// Carries out one of them.
@@ -37,6 +42,7 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
         QueueCommand::Status(args) => status::run(args, context),
         QueueCommand::List(args) => list::run(args, context),
         QueueCommand::Compact(args) => compact::run(args, context),
+        QueueCommand::Drop(args) => drop::run(args, context),
     }
 }
 
@@ -45,9 +51,7 @@ pub(super) fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
     let path = &config.gateway.data_dir;
     if !path.join("source-id").exists() {
         return match std::fs::metadata(path) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                Err(CliError::Failed { what: format!("cannot look into data_dir {}", path.display()), cause: Some(cause.into()) })
-            }
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cannot_look(path, cause)),
             Ok(_) | Err(_) => Ok(None),
         };
     }
@@ -63,6 +67,17 @@ pub(super) fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
         }
         Err(other) => Err(CliError::Failed { what: crate::chain(&other), cause: None }),
     }
+}
+
+fn cannot_look(data_dir: &Path, cause: io::Error) -> CliError {
+    CliError::Failed { what: format!("cannot look into data_dir {}", data_dir.display()), cause: Some(cause.into()) }
+}
+
+/// Outboxes of no configured destination: the rows in them wait for ever.
+pub(super) fn unowned(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
+    let mut there = look::outboxes(data_dir)?;
+    there.retain(|name| config.destinations.iter().all(|destination| destination.name != *name));
+    Ok(there)
 }
 
 /// A destination's outbox; `None` when there is none yet.

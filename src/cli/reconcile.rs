@@ -58,7 +58,7 @@ pub fn run(args: &ReconcileArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let source = config.need_source()?;
     let destinations = narrowed(&config, args.destination.as_deref())?;
-    for destination in &destinations {
+    for destination in destinations.iter().filter(|destination| destination.enabled || args.destination.is_some()) {
         check_start(args, destination)?;
     }
     context.start_log(&config);
@@ -66,6 +66,10 @@ pub fn run(args: &ReconcileArgs, context: &Context) -> Result<Exit, CliError> {
     let mut exits = vec![Exit::Done];
     let mut found = Vec::new();
     for destination in destinations {
+        if !destination.enabled && args.destination.is_none() {
+            tell(&format!("{0}: disabled, so it is not asked; --destination {0} compares it all the same", destination.name));
+            continue;
+        }
         let came = match &data_dir {
             Some(data_dir) => context.block_on(compare(args, source, destination, data_dir)),
             None => Ok(Came::NoOutbox),
@@ -124,7 +128,8 @@ async fn compare(
         Start::Beginning | Start::Now => None,
     };
     let options = Options {
-        since: args.since.max(begin),
+        // Whoever names a time means it, also one before the destination began.
+        since: args.since.or(begin),
         purpose: if args.mend { Purpose::Mend } else { Purpose::Look },
         outbox_bytes_max: destination.outbox_max_bytes,
         disk_reserve_bytes: source.disk_reserve_bytes,

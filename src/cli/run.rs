@@ -77,6 +77,9 @@ fn refusal(error: DaemonError) -> CliError {
 /// What became of a destination, in one line.
 fn sentence(summary: &Summary) -> String {
     let name = &summary.destination;
+    if let Some(error @ PipelineError::Setup(_)) = &summary.error {
+        return format!("{name}: {}\n", crate::chain(error));
+    }
     let Some(snapshot) = &summary.outbox else {
         return format!("{name}: the outbox did not open\n");
     };

@@ -9,9 +9,10 @@
 //! <data_dir>/<destination>/ballast      bytes to give up when the disk is full
 //! <data_dir>/<destination>/aside/       damaged stores; nothing reads them, and nothing deletes them
 //! <data_dir>/<destination>/gen-N.making/    a store before its first commit, or all of its copy, is on the disk; nothing in it counts
+//! <data_dir>/<destination>~dropped/     what an interrupted removal left: rubbish
 //! ```
 //!
-//! The one rule: what is here and cannot be understood is left where it is, or renamed; it is never deleted.
+//! The one rule: what is here and cannot be understood is left where it is, or renamed; it is never deleted but by whoever types its name.
 
 use std::{
     fs::{File, TryLockError},

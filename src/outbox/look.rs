@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{DataDirError, StoreError, data_dir};
+use super::{DataDirError, StoreError, data_dir, removal};
 use crate::domain::SourceId;
 
 /// The disk under a path.
@@ -57,17 +57,35 @@ pub fn has_outbox(data_dir: &Path, destination: &str) -> Result<bool, StoreError
     Ok(data_dir::current(&data_dir.join(destination))?.is_some())
 }
 
-/// The names of all folders that hold an outbox, in order.
+/// The names of all folders that hold an outbox, or what is left of one, in order.
 pub fn outboxes(data_dir: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(data_dir)? {
         let path = entry?.path();
-        if path.join("CURRENT").exists() || data_dir::stores(&path).is_ok_and(|stores| !stores.is_empty()) {
-            found.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+        if removal::dropped_name(&name).is_none() && is_outbox(&path) {
+            found.push(name);
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a folder is an outbox: in use, damaged, or one whose making was interrupted.
+fn is_outbox(path: &Path) -> bool {
+    let any = |name: &str| path.join(name).symlink_metadata().is_ok();
+    let being_made = data_dir::store_path(path, 1).with_extension("making");
+    any("CURRENT") || any("sidecar") || being_made.is_dir() || data_dir::stores(path).is_ok_and(|stores| !stores.is_empty())
+}
+
+/// The names of outboxes whose removal was interrupted: the rest of them is still on the disk.
+pub fn interrupted_removals(data_dir: &Path) -> io::Result<Vec<String>> {
+    removal::interrupted(data_dir)
+}
+
+/// How many damaged stores an outbox has set aside.
+pub fn set_aside(outbox: &Path) -> usize {
+    fs::read_dir(outbox.join("aside")).map_or(0, Iterator::count)
 }
 
 /// Whether a file can be made, written and removed in a directory.

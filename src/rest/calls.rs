@@ -94,11 +94,10 @@ pub(super) fn find(ask: &Ask) -> Call {
     Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: None }
 }
 
-/// A node's states from one time to another.
-pub(super) fn node_states(node: i64, from: Micros, to: Micros) -> Call {
-    let [from, to] = [from, to].map(|time| quote_plus(&time.to_string()));
-    let target = format!("nodestate/?nodeId={node}&time=ge_{from}&time=le_{to}");
-    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: None }
+/// Any one node state: what it looks like tells a legacy server's kind.
+pub(super) fn first_node_state() -> Call {
+    let target = "nodestate/?".into();
+    Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: Some(1) }
 }
 
 fn number(id: Option<RemoteId>) -> Option<String> {

@@ -5,12 +5,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
-use reqwest::{Client, Method, header};
+use reqwest::{Client, header};
 use tokio::time::{Instant, timeout};
 
 use super::{
     Options, RestError, RestSink,
-    calls::{self, Call, Success},
+    calls::{self, Call},
     certificate,
     classify::{Accepted, Answer, Evidence, Kind, classify},
     client,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{EntityKind, Micros, Outcome, Verdict},
-    ports::Ask,
+    ports::{Ask, Sink as _},
 };
 
 /// For a name's addresses.
@@ -122,13 +122,16 @@ impl RestSink {
         let call = calls::find(&Ask::All(EntityKind::SensorType));
         let began = Instant::now();
         let sent = clock();
-        let exchanged = self.exchange_for_a_look(client, &call, header::HeaderMap::new()).await;
+        let exchanged = self.exchange_for_a_look(client, &call).await;
         let (took, came) = (began.elapsed(), clock());
         let outcome = classify(&exchanged.answer, &self.evidence());
         let is_list = outcome.verdict == Verdict::Accepted;
         let server = match (is_list, exchanged.is_packhorse) {
             (true, Some(true)) => Server::Packhorse,
-            (true, _) => self.node_states(client).await,
+            (true, _) => {
+                let exchanged = self.exchange_for_a_look(client, &calls::first_node_state()).await;
+                legacy_kind(&exchanged.json)
+            }
             (false, _) => Server::Unknown,
         };
         let tls_failed = matches!(exchanged.answer, Answer::NoConnection { kind: super::classify::NoConnection::Tls, .. });
@@ -142,33 +145,22 @@ impl RestSink {
         }
     }
 
-    /// Which node states a legacy server has: those of the older one carry an id.
-    async fn node_states(&self, client: &Client) -> Server {
-        let call = Call {
-            method: Method::GET,
-            target: "nodestate/?".into(),
-            body: None,
-            success: Success::List,
-            kind: Kind::Read,
-            rows_max: None,
-        };
-        let one = header::HeaderMap::from_iter([(header::RANGE, header::HeaderValue::from_static("items=0-1"))]);
-        let exchanged = self.exchange_for_a_look(client, &call, one).await;
-        let first = exchanged.json.as_array().and_then(|list| list.first()).and_then(|first| first.as_object());
-        match first {
-            Some(state) if state.contains_key("id") => Server::LegacyOlder,
-            Some(_) => Server::LegacyNewer,
-            None => Server::Legacy,
-        }
+    /// Which kind of server it is.
+    ///
+    /// # Errors
+    /// What the destination's answer came to, when it is none.
+    pub async fn server(&self) -> Result<Server, Outcome> {
+        let states = self.stored(&calls::first_node_state()).await?;
+        Ok(if self.is_packhorse() { Server::Packhorse } else { legacy_kind(&states) })
     }
 
-    async fn exchange_for_a_look(&self, client: &Client, call: &Call, headers: header::HeaderMap) -> Exchanged {
+    async fn exchange_for_a_look(&self, client: &Client, call: &Call) -> Exchanged {
         let terms = Terms {
             auth: &self.options.auth,
             secrets: &self.secrets,
             connect_deadline: Duration::ZERO,
             answer_deadline: ANSWER_DEADLINE,
-            headers,
+            headers: header::HeaderMap::new(),
             list_bytes_max: LIST_BYTES_MAX,
         };
         let exchanged = timeout(ANSWER_DEADLINE, exchange::exchange(client, self.address.join(&call.target), call, &terms));
@@ -184,6 +176,16 @@ impl RestSink {
             accepted_smaller: false,
             url_ends_in_rest: self.address.ends_in_rest(),
         }
+    }
+}
+
+/// A legacy server's kind, by its first node state: those of the older one carry an id.
+fn legacy_kind(states: &serde_json::Value) -> Server {
+    let first = states.as_array().and_then(|list| list.first()).and_then(|first| first.as_object());
+    match first {
+        Some(state) if state.contains_key("id") => Server::LegacyOlder,
+        Some(_) => Server::LegacyNewer,
+        None => Server::Legacy,
     }
 }
 

@@ -169,7 +169,7 @@ impl Scene {
         scene.show.say(&format!("Sample rows are written: {HOUSES} houses, {DAYS} days, and the two ramps of nodes 37 and 38."));
         // The ramps first: the houses' last rows are then the latest, and go on from there.
         scene.samples(&["--count", "1010", "--gap", "60s"]).await?;
-        scene.samples(&["--houses", HOUSES, "--days", DAYS]).await?;
+        scene.samples(&["--houses", HOUSES, "--days", DAYS, "--flaws", "none"]).await?;
         scene.show.say(&format!("{} rows wait in the source; the centre knows nothing, not even the houses.", scene.in_source));
         Ok(scene)
     }
@@ -196,7 +196,7 @@ impl Scene {
     /// A packet of every node of the houses for each second since their last.
     async fn add_rows(&mut self, occasion: &str) -> Result<()> {
         let before = self.in_source;
-        self.samples(&["--houses", HOUSES, "--gap", "1s"]).await?;
+        self.samples(&["--houses", HOUSES, "--gap", "1s", "--flaws", "none"]).await?;
         self.show.say(&format!("{occasion}: {}.", self.in_source - before));
         Ok(())
     }

@@ -28,11 +28,24 @@ pub struct Proxy {
 struct Shared {
     requests: AtomicU64,
     answers_lost: AtomicU64,
-    lose: Mutex<Option<String>>,
     requests_lost: AtomicU64,
-    lose_request: Mutex<Option<String>>,
     at_work: AtomicU64,
+    tricks_played: AtomicU64,
+    tricks: Mutex<Vec<(String, Trick)>>,
     heads: Mutex<Vec<String>>,
+}
+
+/// What befalls one request in place of its way to the server and back.
+#[derive(Clone, Copy, Debug)]
+enum Trick {
+    /// It goes through and is answered, and the client gets a closed connection.
+    LoseAnswer,
+    /// The server hears nothing, and the client gets a closed connection.
+    LoseRequest,
+    /// The server hears nothing; the client gets this status.
+    Refuse(u16),
+    /// The server hears nothing, and the client neither.
+    Stall,
 }
 
 impl Proxy {
@@ -70,12 +83,31 @@ impl Proxy {
     /// The next request whose head contains the fragment goes through and is answered, but the client gets a closed connection in place
     /// of the answer.
     pub fn lose_next_answer_of(&self, path_fragment: &str) {
-        *self.shared.lose.lock().unwrap() = Some(path_fragment.to_owned());
+        self.play(path_fragment, Trick::LoseAnswer);
+    }
+
+    /// The next request whose head contains the fragment does not reach the server, and is answered by this status.
+    pub fn refuse_next_of(&self, path_fragment: &str, status: u16) {
+        self.play(path_fragment, Trick::Refuse(status));
+    }
+
+    /// The next request whose head contains the fragment does not reach the server, and is never answered.
+    pub fn stall_next_of(&self, path_fragment: &str) {
+        self.play(path_fragment, Trick::Stall);
+    }
+
+    fn play(&self, path_fragment: &str, trick: Trick) {
+        self.shared.tricks.lock().unwrap().push((path_fragment.to_owned(), trick));
+    }
+
+    /// Requests so far that did not go their usual way.
+    pub fn tricks_played(&self) -> u64 {
+        self.shared.tricks_played.load(Ordering::SeqCst)
     }
 
     /// The next request whose head contains the fragment does not get through: the client gets a closed connection when all of it is sent.
     pub fn lose_next_request_of(&self, path_fragment: &str) {
-        *self.shared.lose_request.lock().unwrap() = Some(path_fragment.to_owned());
+        self.play(path_fragment, Trick::LoseRequest);
     }
 
     /// Requests that were kept from the server.
@@ -159,41 +191,50 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, shared: Arc<Shared>)
     server.set_nodelay(true)?;
     let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
     loop {
-        let mut is_lost = false;
-        let gets_through = |head: &str| {
-            is_lost = take_if(&shared.lose_request, head);
-            !is_lost
-        };
-        let Some(request) = read_message(&mut client, &mut from_client, Some(&mut server), gets_through).await? else {
-            return Ok(());
-        };
-        if is_lost {
-            shared.requests_lost.fetch_add(1, Ordering::SeqCst);
-            return Ok(());
-        }
+        let Some(request) = read_head(&mut client, &mut from_client).await? else { return Ok(()) };
         shared.requests.fetch_add(1, Ordering::SeqCst);
-        let _at_work = AtWork::new(&shared.at_work);
         shared.heads.lock().unwrap().push(request.lines().next().unwrap_or_default().to_owned());
-        if take_if(&shared.lose, &request) {
-            read_message(&mut server, &mut from_server, None, |_| true).await?;
-            shared.answers_lost.fetch_add(1, Ordering::SeqCst);
-            return Ok(());
-        }
-        // A client that is gone meanwhile does not end the server's work.
-        if read_message(&mut server, &mut from_server, Some(&mut client), |_| true).await?.is_none() {
-            return Ok(());
+        let trick = {
+            let mut tricks = shared.tricks.lock().unwrap();
+            let wanted = tricks.iter().position(|(fragment, _)| request.contains(fragment.as_str()));
+            wanted.map(|at| tricks.remove(at).1)
+        };
+        shared.tricks_played.fetch_add(u64::from(trick.is_some()), Ordering::SeqCst);
+        match trick {
+            None => {
+                pass(&mut client, &mut from_client, &request, Some(&mut server)).await?;
+                let _at_work = AtWork::new(&shared.at_work);
+                // A client that is gone meanwhile does not end the server's work.
+                let Some(answer) = read_head(&mut server, &mut from_server).await? else { return Ok(()) };
+                pass(&mut server, &mut from_server, &answer, Some(&mut client)).await?;
+            }
+            Some(Trick::LoseAnswer) => {
+                pass(&mut client, &mut from_client, &request, Some(&mut server)).await?;
+                let _at_work = AtWork::new(&shared.at_work);
+                if let Some(answer) = read_head(&mut server, &mut from_server).await? {
+                    pass(&mut server, &mut from_server, &answer, None).await?;
+                }
+                shared.answers_lost.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
+            Some(Trick::LoseRequest) => {
+                pass(&mut client, &mut from_client, &request, None).await?;
+                shared.requests_lost.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
+            Some(Trick::Refuse(status)) => {
+                pass(&mut client, &mut from_client, &request, None).await?;
+                let answer = format!("HTTP/1.1 {status} Refused\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\nrefused");
+                client.write_all(answer.as_bytes()).await?;
+            }
+            Some(Trick::Stall) => {
+                pass(&mut client, &mut from_client, &request, None).await?;
+                // Until the client has had enough.
+                while client.read_buf(&mut from_client).await? > 0 {}
+                return Ok(());
+            }
         }
     }
-}
-
-/// Takes what waits for a head with that in it.
-fn take_if(waiting: &Mutex<Option<String>>, head: &str) -> bool {
-    let mut waiting = waiting.lock().unwrap();
-    let is_wanted = waiting.as_ref().is_some_and(|fragment| head.contains(fragment.as_str()));
-    if is_wanted {
-        *waiting = None;
-    }
-    is_wanted
 }
 
 /// A request that the server has not answered yet.
@@ -212,25 +253,21 @@ impl Drop for AtWork<'_> {
     }
 }
 
-/// Reads a head and its body, passing all of it on as it comes if the head `gets_through`; gives the head back, or nothing when the sender
-/// has closed. A receiver that is gone is not told.
-async fn read_message(
-    from: &mut TcpStream,
-    buffer: &mut Vec<u8>,
-    mut to: Option<&mut TcpStream>,
-    mut gets_through: impl FnMut(&str) -> bool,
-) -> io::Result<Option<String>> {
-    let head_end = loop {
+/// Reads until a head is complete; it stays in the buffer. Nothing when the sender has closed.
+async fn read_head(from: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<String>> {
+    loop {
         if let Some(at) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            break at + 4;
+            return Ok(Some(String::from_utf8_lossy(&buffer[..at + 4]).into_owned()));
         }
         if from.read_buf(buffer).await? == 0 {
             return Ok(None);
         }
-    };
-    let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
-    to = to.filter(|_| gets_through(&head));
-    let mut left = head_end + content_length(&head);
+    }
+}
+
+/// Takes a message with this head, and passes it on as it comes. A receiver that is gone is not told.
+async fn pass(from: &mut TcpStream, buffer: &mut Vec<u8>, head: &str, mut to: Option<&mut TcpStream>) -> io::Result<()> {
+    let mut left = head.len() + content_length(head);
     loop {
         let now = left.min(buffer.len());
         if let Some(there) = &mut to
@@ -241,7 +278,7 @@ async fn read_message(
         buffer.drain(..now);
         left -= now;
         if left == 0 {
-            return Ok(Some(head));
+            return Ok(());
         }
         if from.read_buf(buffer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

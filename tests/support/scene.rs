@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteCo
 use super::{
     Comparison, Database, Mariadb, Proxy, Schema, compare,
     gateway::{Central, Gateway},
+    greenhouse::load_catalog,
     load_greenhouse,
 };
 
@@ -19,12 +20,23 @@ pub struct Scene {
 impl Scene {
     /// `None`, with a message, where the data for tests is not there.
     pub async fn set(schema: Schema, manner: &'static str, readings: usize) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
         let source = Database::create(Mariadb::shared(), schema).await;
         load_greenhouse(&source, readings).await?;
+        Some(Self::around(source, manner).await)
+    }
+
+    /// With a catalog, and no row yet.
+    pub async fn without_rows(schema: Schema, manner: &'static str) -> Self {
+        let source = Database::create(Mariadb::shared(), schema).await;
+        load_catalog(&source).await;
+        Self::around(source, manner).await
+    }
+
+    async fn around(source: Database, manner: &'static str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let central = Central::start(dir.path(), manner).await;
         let proxy = Proxy::start(central.addr).await;
-        Some(Self { dir, source, central, proxy })
+        Self { dir, source, central, proxy }
     }
 
     /// One with this destination alone, over the link.

@@ -5,6 +5,7 @@ use std::{io, path::Path, time::Duration};
 use super::Finding;
 use crate::{
     chain,
+    cli::queue,
     config::{Config, units},
     outbox::look,
 };
@@ -121,21 +122,21 @@ fn outboxes(config: &Config, path: &Path) -> Vec<Finding> {
             Err(error) => Finding::trouble(DATA_DIR, chain(&error)),
         });
     }
-    match look::outboxes(path) {
-        Ok(there) => {
-            let left = there.iter().filter(|name| config.destinations.iter().all(|destination| destination.name != **name));
-            findings.extend(left.map(|name| {
-                Finding::warning(
-                    DATA_DIR,
-                    format!(
-                        "there is an outbox of {name}, which is no destination now; rows in it wait for ever: configure it again \
-                         (enabled = false keeps it), or move {} away",
-                        path.join(name).display()
-                    ),
-                )
-            }));
-        }
+    match queue::unowned(config, path) {
+        Ok(left) => findings.extend(left.iter().map(|name| {
+            Finding::warning(
+                DATA_DIR,
+                format!(
+                    "there is an outbox of {name}, which is no destination now; rows in it wait for ever: configure it again \
+                     (enabled = false keeps it), or remove it: packhorse queue drop --name {name}"
+                ),
+            )
+        })),
         Err(error) => findings.push(unusable(path, &error)),
+    }
+    for name in look::interrupted_removals(path).unwrap_or_default() {
+        let text = format!("removing the outbox of {name} was interrupted: packhorse queue drop goes on with it");
+        findings.push(Finding::warning(DATA_DIR, text));
     }
     findings
 }

@@ -9,20 +9,16 @@ use crate::{
         legacy::{Legacy, LegacyLocation, LegacyMap},
     },
     daemon,
-    domain::{Catalog, LocalRef, Micros, Outcome, Position, RemoteId, SourceId, Stream},
+    domain::{Catalog, LocalRef, Position, RemoteId, SourceId, Stream},
     mysql::{self, MysqlSource},
     ports::{PageRequest, Source as _, SourceError, SourceStream},
-    rest::RestSink,
+    rest::{self, RestSink},
 };
 
 /// Counting stops here.
 const ROWS_MAX: u64 = 1_000_000_000;
 /// A count of a full table takes its time on a small machine.
 const COUNT_DEADLINE: std::time::Duration = std::time::Duration::from_mins(5);
-/// So many of the first node states are looked for at a server.
-const SAMPLE_ROWS: u32 = 100;
-/// Of so many nodes at most.
-const SAMPLE_NODES_MAX: usize = 10;
 
 /// What was found.
 pub(super) struct Found {
@@ -38,15 +34,6 @@ pub(super) struct Source {
     pub catalog: Catalog,
     /// How many rows there are to send.
     pub rows: Vec<(Stream, u64)>,
-    samples: Vec<Sample>,
-}
-
-/// Some of the first node states of one node, by their times.
-#[derive(Clone, Copy)]
-struct Sample {
-    node: i64,
-    from: Micros,
-    to: Micros,
 }
 
 /// What became of a server.
@@ -65,19 +52,8 @@ pub(super) enum Server {
 pub(super) struct Looked {
     /// Each old mapping, and how it stands.
     pub standings: Vec<(LocalRef, RemoteId, Standing)>,
-    /// What it makes of a repeated node state.
-    pub node_states: NodeStates,
-}
-
-/// What a server makes of a repeated node state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NodeStates {
-    /// It knows it by its key.
-    Merged,
-    /// It stores one more.
-    Stored,
-    /// None of those looked for was there.
-    Unknown,
+    /// Which kind of server it is: that decides what it makes of a repeated node state.
+    pub kind: rest::look::Server,
 }
 
 /// Asks the database, then each server that is on.
@@ -114,22 +90,7 @@ async fn look_at_source(old: &Legacy, start: Start) -> Result<Source, SourceErro
         let request = PageRequest { stream, after, before: None, limit: 1 };
         rows.push((stream, source.count_after(&request, ROWS_MAX).await?));
     }
-    let request = PageRequest { stream: Stream::NodeState, after: Position::Start, before: None, limit: SAMPLE_ROWS };
-    let page = source.page(&request).await?;
-    let columns = Stream::NodeState.spec().key;
-    let mut samples: Vec<Sample> = Vec::new();
-    for row in 0..page.len() {
-        let (Some(node), Some(time)) = (page.int(columns[1], row), page.int(columns[0], row)) else { continue };
-        // Servers keep whole seconds.
-        let (from, to) = (Micros(time - time.rem_euclid(1_000_000)), Micros(time));
-        let is_room = samples.len() < SAMPLE_NODES_MAX;
-        match samples.iter_mut().find(|sample| sample.node == node) {
-            Some(sample) => *sample = Sample { node, from: sample.from.min(from), to: sample.to.max(to) },
-            None if is_room => samples.push(Sample { node, from, to }),
-            None => {}
-        }
-    }
-    Ok(Source { catalog: source.catalog().await?, rows, samples })
+    Ok(Source { catalog: source.catalog().await?, rows })
 }
 
 async fn look_at_server(
@@ -146,18 +107,6 @@ async fn look_at_server(
     let sink = RestSink::new(daemon::rest_options(&destination, SourceId(0))).map_err(|error| crate::chain(&error))?;
     let pairs = maps.iter().find_map(|map| map.section(&location.url)).map_or(&[][..], |section| &section.pairs);
     let central = catalog::look(&sink, &source.catalog).await.map_err(|outcome| outcome.to_string())?;
-    let node_states = node_states(&sink, &source.samples).await.map_err(|outcome| outcome.to_string())?;
-    Ok(Looked { standings: catalog::confirm(pairs, &source.catalog, &central), node_states })
-}
-
-/// Looks for node states that the old script has sent, and at what they look like there.
-async fn node_states(sink: &RestSink, samples: &[Sample]) -> Result<NodeStates, Outcome> {
-    for Sample { node, from, to } in samples {
-        match sink.node_states_have_ids(*node, *from, *to).await? {
-            Some(true) => return Ok(NodeStates::Stored),
-            Some(false) => return Ok(NodeStates::Merged),
-            None => {}
-        }
-    }
-    Ok(NodeStates::Unknown)
+    let kind = sink.server().await.map_err(|outcome| outcome.to_string())?;
+    Ok(Looked { standings: catalog::confirm(pairs, &source.catalog, &central), kind })
 }

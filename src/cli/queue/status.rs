@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
 
-use super::{failed, open, own};
+use super::{cannot_look, failed, open, own, unowned};
 use crate::{
     cli::{CliError, Context, Exit, narrowed, say},
     config::{Config, units},
@@ -57,13 +57,27 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
             Ok(status)
         })?);
     }
+    // Whoever asks for one destination asks for nothing else.
+    let unowned = match (&data_dir, &args.destination) {
+        (Some(data_dir), None) => unowned(&config, data_dir.path()).map_err(|cause| cannot_look(data_dir.path(), cause))?,
+        (_, Some(_)) | (None, _) => Vec::new(),
+    };
     let alarms: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.alarm_age, args.alarm_depth)).collect();
     if args.json {
-        say(&format!("{}\n", serde_json::json!({ "destinations": found, "without_outbox": missing, "alarms": alarms })))?;
+        say(&format!(
+            "{}\n",
+            serde_json::json!({ "destinations": found, "without_outbox": missing, "unowned": unowned, "alarms": alarms })
+        ))?;
     } else {
         let mut text: String = found.iter().map(as_text).collect();
         for name in missing {
             let _ = writeln!(text, "{name}: no outbox yet, `packhorse run` makes it");
+        }
+        for name in unowned {
+            let _ = writeln!(
+                text,
+                "{name}: an outbox that no destination owns; configure it again, or packhorse queue drop --name {name}"
+            );
         }
         for alarm in &alarms {
             let _ = writeln!(text, "ALARM {alarm}");

@@ -1,11 +1,11 @@
 //! Rows on their way into the database: many to a statement, many statements to a transaction.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use chrono::NaiveDateTime;
 use sqlx::MySqlConnection;
 
-use super::{Report, run};
+use super::{Report, run, text_of};
+use crate::domain::Micros;
 
 const ROWS_PER_STATEMENT: usize = 4_000;
 const STATEMENTS_PER_TRANSACTION: usize = 25;
@@ -18,6 +18,8 @@ pub(super) struct Bulk<'c> {
     states: Statement,
     statements: usize,
     report: Report,
+    /// The time of the last row, and how SQL writes it: many rows share one.
+    time: (Micros, String),
 }
 
 struct Statement {
@@ -49,13 +51,25 @@ impl Statement {
     }
 }
 
+/// A number, or NULL.
+pub(super) struct OrNull<T>(pub Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(number) => number.fmt(f),
+            None => f.write_str("NULL"),
+        }
+    }
+}
+
 /// What a node says of itself.
 pub(super) struct State {
     pub node: u32,
-    pub parent: u32,
+    pub parent: Option<u32>,
     pub localtime: i64,
-    pub seq_num: i64,
-    pub rssi: i64,
+    pub seq_num: Option<i64>,
+    pub rssi: Option<i64>,
 }
 
 impl<'c> Bulk<'c> {
@@ -67,32 +81,40 @@ impl<'c> Bulk<'c> {
             states: Statement::new("INSERT IGNORE INTO NodeState (time, nodeId, parent, `localtime`, seq_num, rssi) VALUES "),
             statements: 0,
             report: Report::default(),
+            time: (Micros(i64::MIN), String::new()),
         }
     }
 
     pub(super) async fn reading(
         &mut self,
-        time: NaiveDateTime,
+        time: Micros,
         node: u32,
         kind: u32,
         location: Option<i64>,
-        value: f32,
+        value: impl fmt::Display,
     ) -> Result<(), sqlx::Error> {
-        let location: &dyn std::fmt::Display = match &location {
-            Some(id) => id,
-            None => &"NULL",
-        };
+        let (location, time) = (OrNull(location), self.at(time));
         // Writing to a String cannot fail.
         let _ = write!(self.readings.row(), "('{time}',{node},{kind},{location},{value})");
-        self.report.spans(time, time);
+        self.time.1 = time;
         self.flush_full().await
     }
 
-    pub(super) async fn state(&mut self, time: NaiveDateTime, state: &State) -> Result<(), sqlx::Error> {
-        let State { node, parent, localtime, seq_num, rssi } = state;
+    pub(super) async fn state(&mut self, time: Micros, state: &State) -> Result<(), sqlx::Error> {
+        let State { node, parent, localtime, seq_num, rssi } = *state;
+        let (parent, seq_num, rssi, time) = (OrNull(parent), OrNull(seq_num), OrNull(rssi), self.at(time));
         let _ = write!(self.states.row(), "('{time}',{node},{parent},{localtime},{seq_num},{rssi})");
-        self.report.spans(time, time);
+        self.time.1 = time;
         self.flush_full().await
+    }
+
+    /// A time as SQL wants it; to be put back.
+    fn at(&mut self, time: Micros) -> String {
+        if self.time.0 != time {
+            self.report.spans(time);
+            self.time = (time, text_of(time));
+        }
+        std::mem::take(&mut self.time.1)
     }
 
     /// Writes what is gathered, and commits.

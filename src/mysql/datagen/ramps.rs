@@ -8,7 +8,7 @@ use super::{
     bulk::{Bulk, State},
     now, run, seconds,
 };
-use crate::mysql::fault::Trouble;
+use crate::{domain::Micros, mysql::fault::Trouble};
 
 const RISING: u32 = 37;
 const FALLING: u32 = 38;
@@ -70,14 +70,15 @@ async fn last(connection: &mut MySqlConnection) -> Result<Option<NaiveDateTime>,
 
 async fn one(bulk: &mut Bulk<'_>, ramps: &Ramps, step: u64, time: NaiveDateTime) -> Result<(), sqlx::Error> {
     let at = step % STEPS;
-    bulk.reading(time, RISING, 0, None, at as f32).await?;
-    bulk.reading(time, FALLING, 0, None, (STEPS - 1 - at) as f32).await?;
+    let dated = Micros::from_datetime(time);
+    bulk.reading(dated, RISING, 0, None, at as f32).await?;
+    bulk.reading(dated, FALLING, 0, None, (STEPS - 1 - at) as f32).await?;
     // The counter begins again with each ramp.
     if ramps.states_every > 0 && at.is_multiple_of(u64::from(ramps.states_every)) {
         let seq_num = i64::try_from(at / u64::from(ramps.states_every)).unwrap_or(0);
         for node in [RISING, FALLING] {
             let localtime = time.and_utc().timestamp();
-            bulk.state(time, &State { node, parent: 1, localtime, seq_num, rssi: -60 }).await?;
+            bulk.state(dated, &State { node, parent: Some(1), localtime, seq_num: Some(seq_num), rssi: Some(-60) }).await?;
         }
     }
     Ok(())
