@@ -30,6 +30,11 @@ pub const ALL: &[&str] = &[
     "return:encoded",
     "return:committed",
     "aside:renamed",
+    "compact:filled",
+    "compact:renamed",
+    "compact:copied",
+    "compact:current",
+    "compact:removed",
 ];
 
 /// Passes an edge; does not return when a test wants the process to end here.
@@ -43,6 +48,20 @@ pub fn pass(name: &'static str) {
     debug_assert!(ALL.contains(&name), "{name} is not listed");
     note(name);
     fail::fail_point!(name, |_| std::process::abort());
+}
+
+/// Whether a test wants something done that is not due: `FAILPOINTS="compact:wanted=10%return"`.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn is_wanted(_name: &'static str) -> bool {
+    false
+}
+
+/// Whether a test wants something done that is not due: `FAILPOINTS="compact:wanted=10%return"`.
+#[cfg(feature = "failpoints")]
+pub fn is_wanted(name: &'static str) -> bool {
+    fail::fail_point!(name, |_| true);
+    false
 }
 
 /// Writes the name over the one before it. A write of so few bytes is whole whenever the process ends.

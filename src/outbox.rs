@@ -53,6 +53,7 @@ use crate::{
         Brought, Catalog, Entity, Epoch, Freshness, Generation, LocalId, LocalRef, Mappings, Micros, Position, RemoteId, Rows,
         Seq, Stream, ledger::Coarse,
     },
+    edge,
 };
 
 /// Rows of one page with everything that enters with them (I1).
@@ -196,6 +197,11 @@ impl Shared {
     /// After an ack: now and then looks whether the files are worth being made smaller. That it fails is told, and is no failure of the ack;
     /// an error of the disk shows at the next commit.
     fn compact_if_due(&self, need: Need) {
+        if edge::is_wanted("compact:wanted")
+            && let Err(error) = self.compact()
+        {
+            tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
+        }
         let mut due = self.compaction_due.lock().unwrap_or_else(PoisonError::into_inner);
         let (files_bytes, pending_bytes) = (self.store().disk_bytes(), self.durable.borrow().live_bytes());
         let is_early = Instant::now() < due.0 && pending_bytes >= due.1 / 2;

@@ -91,7 +91,7 @@ impl Trial {
 
     /// Runs the daemon until it ends at the edge, while more of what makes it pass there comes in.
     async fn crash_at(&mut self, edge: &str, passes: usize) {
-        self.gateway.set_env("FAILPOINTS", format!("{edge}={passes}*off->1*return"));
+        self.gateway.set_env("FAILPOINTS", format!("compact:wanted=return;{edge}={passes}*off->1*return"));
         let mut running = self.gateway.spawn(&["-q", "run"]);
         let began = Instant::now();
         while !running.ended() {

@@ -20,6 +20,7 @@ use super::{
     store::{Change, Store, StoreError, io_error, sync_path},
     writer::Writer,
 };
+use crate::edge;
 
 /// Stores with more live data are left as they are while the disk has room: copying would take longer than a writer should wait.
 const LIVE_BYTES_MAX: u64 = 4 << 20;
@@ -105,10 +106,12 @@ fn make(outbox: &Path, old: &Store, writer: &Writer, making: &Path, path: &Path)
     }
     new.commit(change)?;
     drop(new);
+    edge::pass("compact:filled");
     let name = old.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
     data_dir::replace_file(&making.join(REPLACES), name.as_bytes())?;
     std::fs::rename(making, path).map_err(io_error(format!("renaming {}", making.display())))?;
     sync_path(outbox)?;
+    edge::pass("compact:renamed");
     // Read back from the disk, as the next opening would.
     let new = Store::open(path)?;
     let copied = Writer::load(&new)?;
@@ -123,7 +126,9 @@ fn make(outbox: &Path, old: &Store, writer: &Writer, making: &Path, path: &Path)
 /// # Errors
 /// Nobody knows which of the two will be in use after a crash: neither may be written before it has been opened anew.
 pub(super) fn switch(outbox: &Path, old: &mut Store, new: Store) -> Result<(), StoreError> {
+    edge::pass("compact:copied");
     data_dir::set_current(outbox, new.path())?;
+    edge::pass("compact:current");
     let replaced = std::mem::replace(old, new);
     let path = replaced.path().to_owned();
     drop(replaced);
@@ -134,6 +139,7 @@ pub(super) fn switch(outbox: &Path, old: &mut Store, new: Store) -> Result<(), S
 fn remove_replaced(outbox: &Path, replaced: &Path, by: &Path) -> Result<(), StoreError> {
     remove_folder(replaced)?;
     sync_path(outbox)?;
+    edge::pass("compact:removed");
     let word = by.join(REPLACES);
     std::fs::remove_file(&word).map_err(io_error(format!("removing {}", word.display())))?;
     sync_path(by)

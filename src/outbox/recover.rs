@@ -204,12 +204,16 @@ fn make(
         Life::AfterLoss(saved) => restore_ledgers(&store, &content, saved.as_deref())?,
     }
     drop(store);
+    edge::pass("make:store");
     std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
     sync_path(outbox)?;
+    edge::pass("make:renamed");
     let store = Store::open(&path)?;
     let writer = Writer::load(&store)?;
     writer.sidecar().write(outbox)?;
+    edge::pass("make:sidecar");
     data_dir::set_current(outbox, &path)?;
+    edge::pass("make:current");
     Ok((store, writer))
 }
 
