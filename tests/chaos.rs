@@ -178,6 +178,11 @@ async fn faults_mixed_at_random_lose_double_and_park_nothing_at_a_legacy_server(
     mixed_at_random("legacy", Schema::newest()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_mixed_at_random_lose_double_and_park_nothing_at_an_older_legacy_server() {
+    mixed_at_random("legacy-old", Schema::classic()).await;
+}
+
 /// Every kind once, each with rows of its own that must pass it.
 async fn each_alone(manner: &'static str, schema: Schema) {
     let mut trial = Trial::set(manner, schema).await;

@@ -143,6 +143,17 @@ pub struct Evidence {
 
 /// What an answer means, with advice that says what to do.
 pub fn classify(answer: &Answer, evidence: &Evidence) -> Outcome {
+    let outcome = meaning(answer, evidence);
+    match (answer, outcome.verdict) {
+        // Whoever answers in the server's place may do so when the server has taken the request: a verdict says what to do, not who spoke.
+        (Answer::Status(_) | Answer::TooLong { .. }, Verdict::NotStored | Verdict::Misconfigured) => {
+            outcome.leaving(Trace::Possible)
+        }
+        _ => outcome,
+    }
+}
+
+fn meaning(answer: &Answer, evidence: &Evidence) -> Outcome {
     match answer {
         Answer::Status(status) => of_status(status, evidence),
         Answer::NoConnection { kind, detail } => Outcome::new(Verdict::NotStored, format!("{} ({detail})", no_connection(*kind))),
@@ -161,8 +172,7 @@ pub fn classify(answer: &Answer, evidence: &Evidence) -> Outcome {
         Answer::TooLong { code, bytes_max } => Outcome::new(
             Verdict::Misconfigured,
             format!("an answer (status {code}) of more than {bytes_max} bytes is not the contract's; {}", url_advice(evidence)),
-        )
-        .leaving(if *code < 300 { Trace::Possible } else { Trace::Nothing }),
+        ),
     }
 }
 
