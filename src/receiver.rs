@@ -1,8 +1,8 @@
-//! The reference receiver: the contract's REST calls over a SQLite file.
+//! The reference receiver: the contract's REST calls over a SQLite file or a MySQL server.
 //!
 //! ```text
 //!  socket ── serve ── routes ──┬── query, catalog ──┐
-//!                              └── body, bulk, upsert ── store ── SQLite
+//!                              └── body, bulk, upsert ── store ── SQLite, MySQL
 //! ```
 //!
 //! The one rule: a 201 means that the rows are on the disk, and any other answer that nothing of the request was stored. Rows are stored
@@ -16,7 +16,9 @@ mod bulk;
 mod catalog;
 mod cell;
 pub mod clear;
+mod places;
 mod query;
+mod receipt;
 mod refusal;
 mod routes;
 mod serve;
@@ -35,7 +37,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Options {
     /// The address to listen at; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// The database: `sqlite:///absolute/path` or `sqlite:relative/path`; created where it is missing.
+    /// The database: `sqlite:///absolute/path` or `sqlite:relative/path`, created where it is missing; or `mysql://user:password@host/database`,
+    /// an empty database at first.
     pub database: String,
     /// How to answer.
     pub manner: Manner,
@@ -92,9 +95,40 @@ impl FromStr for Manner {
 /// Why the receiver cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiverError {
-    /// The database is not a SQLite file.
-    #[error("the receiver's database is not a SQLite file: write sqlite:///path/to/central.db")]
-    NotAFile,
+    /// The database is neither a SQLite file nor a MySQL server.
+    #[error(
+        "the receiver's database is neither a SQLite file nor a MySQL server: write sqlite:///path/to/central.db or mysql://user@host/database"
+    )]
+    NotADatabase,
+    /// The legacy manners are kept for tests.
+    #[error("the legacy manners are for tests, over a SQLite file only")]
+    LegacyOnServer,
+    /// The server cannot be reached, or does not let us.
+    #[error("cannot use the receiver's database {place}: check that the server runs, and the user's password and rights")]
+    Server {
+        /// Where, without the password.
+        place: String,
+        /// The cause.
+        #[source]
+        cause: sqlx::Error,
+    },
+    /// The server would answer a commit that is not on its disk.
+    #[error(
+        "{place} has innodb_flush_log_at_trx_commit = {flush}: it answers commits that a power loss takes away again; set it to 1 \
+         (SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the server's configuration)"
+    )]
+    NotDurable {
+        /// Where, without the password.
+        place: String,
+        /// The value.
+        flush: i64,
+    },
+    /// The server's database is another program's.
+    #[error("{place} has tables that are not the receiver's: give it a database of its own, empty at first")]
+    Foreign {
+        /// Where, without the password.
+        place: String,
+    },
     /// The database does not open.
     #[error(
         "cannot open the receiver's database '{url}': check that its directory exists and may be written, and that it is SQLite"

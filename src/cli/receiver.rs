@@ -73,8 +73,15 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
 
 fn failed(error: ReceiverError) -> CliError {
     match error {
-        error @ (ReceiverError::NotAFile | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
+        error @ (ReceiverError::NotADatabase | ReceiverError::LegacyOnServer | ReceiverError::OtherManner { .. }) => {
+            CliError::Usage(chain(&error))
+        }
+        error @ ReceiverError::Server { .. } => {
+            CliError::Unreachable { what: "the receiver does not start".to_owned(), cause: Some(Box::new(error)) }
+        }
         error @ (ReceiverError::Database { .. }
+        | ReceiverError::NotDurable { .. }
+        | ReceiverError::Foreign { .. }
         | ReceiverError::Migrate { .. }
         | ReceiverError::Listen { .. }
         | ReceiverError::Create { .. }) => {

@@ -18,14 +18,18 @@ use tokio::sync::Semaphore;
 use super::{
     Manner,
     answer::{Answer, respond},
-    body, bulk, catalog, cell,
+    body, catalog, cell,
     query::{Span, selection},
+    receipt,
     refusal::Refusal,
-    store::Store,
+    store::{Attempts, Store},
     tables::Table,
-    upsert::{self, Origin},
+    upsert::{self, Origin, Told},
 };
-use crate::wire::{GENERATION_HEADER, PLAIN_HEADER, SOURCE_HEADER};
+use crate::wire::{
+    PLAIN_HEADER,
+    run::{self, GENERATION_HEADER, Run, SOURCE_HEADER},
+};
 
 /// How many KiB of bodies are held at once (I7). Slow links hold theirs for long, so they count by size, not by number.
 const BODIES_KIB_MAX: usize = 256 << 10;
@@ -71,7 +75,7 @@ impl Central {
 /// Answers any request.
 pub(super) async fn serve(State(central): State<Arc<Central>>, request: Request<Body>) -> Response<Body> {
     let outcome = answer(&central, request).await;
-    if let Err(Refusal::Unavailable(cause)) = &outcome {
+    if let Err(Refusal::Unavailable(cause) | Refusal::Unclear(cause)) = &outcome {
         central.alarm(cause);
     }
     respond(outcome, central.manner)
@@ -85,7 +89,11 @@ async fn answer(central: &Arc<Central>, request: Request<Body>) -> Result<Answer
             None => Ok(Answer::Page),
         },
         Method::POST | Method::PUT => change(central, head.method, head.uri, head.headers, body).await,
-        other => Err(Refusal::Method(format!("{other} is not understood: it is one of GET, POST and PUT"))),
+        Method::DELETE if !central.manner.is_legacy() => match word(head.uri.path(), central.manner)? {
+            Some(word) => delete(central, &word, &head.uri).await,
+            None => Ok(Answer::Page),
+        },
+        other => Err(Refusal::Method(format!("{other} is not understood: it is one of GET, POST, PUT and DELETE"))),
     }
 }
 
@@ -127,6 +135,26 @@ async fn get(central: &Central, word: &str, uri: &Uri, headers: &HeaderMap) -> R
     Ok(Answer::Found { json, range: None })
 }
 
+/// In a task of its own, as every change.
+async fn delete(central: &Arc<Central>, word: &str, uri: &Uri) -> Result<Answer, Refusal> {
+    let table = Table::named(word).filter(|table| table.listed).ok_or_else(|| match word {
+        "bulk" | "pushstatus" | "lastsync" | "lastnodesync" => Refusal::Method(format!("{word} does not take DELETE")),
+        _ => unknown(word),
+    })?;
+    let selection = selection(table, &pairs(uri)?, central.manner)?;
+    let central = central.clone();
+    let task = async move {
+        let mut attempts = Attempts::default();
+        loop {
+            let deleted = catalog::delete(&central.store, table, &selection).await;
+            if !attempts.again(&deleted).await {
+                return deleted;
+            }
+        }
+    };
+    tokio::spawn(task).await.map_err(ended)?.map(Answer::Deleted)
+}
+
 /// Reads the body first, whatever is asked: a client still writing when the connection ends would never see a refusal.
 async fn change(central: &Arc<Central>, method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Result<Answer, Refusal> {
     let room = central.bodies.clone().acquire_many_owned(body::kib_max(&body)).await.map_err(|_| stopping())?;
@@ -139,14 +167,14 @@ async fn change(central: &Arc<Central>, method: Method, uri: Uri, headers: Heade
     }
     let central = central.clone();
     let task = async move {
-        let answer = store(&central, &word, &method, &uri, &headers, body).await;
+        let answer = take(&central, &word, &method, &uri, &headers, body).await;
         drop(room);
         answer
     };
     tokio::spawn(task).await.map_err(ended)?
 }
 
-async fn store(
+async fn take(
     central: &Central,
     word: &str,
     method: &Method,
@@ -157,15 +185,7 @@ async fn store(
     let manner = central.manner;
     let _place = central.inflated.acquire().await.map_err(|_| stopping())?;
     if word == "bulk" && method == Method::POST {
-        let origin = if manner.is_legacy() { None } else { origin(headers)? };
-        if !manner.is_legacy() && origin.is_none() && headers.contains_key(PLAIN_HEADER) {
-            let why = format!("this is a packhorse receiver: send {SOURCE_HEADER}, {GENERATION_HEADER} and the rows in full");
-            return Err(Refusal::InFull(why));
-        }
-        let parse = move || bulk::parse(&body::inflate(body)?, manner, origin.is_some());
-        let batch = tokio::task::spawn_blocking(parse).await.map_err(ended)??;
-        upsert::store(&central.store, batch, origin, manner).await?;
-        return Ok(Answer::StoredBulk);
+        return bulk(central, headers, body).await;
     }
     if word == "bulk" {
         return Err(Refusal::Method("bulk takes POST only".to_owned()));
@@ -173,29 +193,67 @@ async fn store(
     let table = Table::named(word).ok_or_else(|| unknown(word))?;
     let object: Map<String, Value> =
         serde_json::from_slice(&body).map_err(|cause| Refusal::Malformed(format!("the body is not a JSON object: {cause}")))?;
-    let stored = if method == Method::PUT && table.takes_put() {
-        let id = number(parameter(&pairs(uri)?, "id")?)?;
-        catalog::put(&central.store, table, id, object, manner).await?
-    } else if method == Method::POST && table.posted {
-        catalog::post(&central.store, table, object, manner).await?
-    } else {
-        return Err(Refusal::Method(format!("{word} does not take {method}")));
+    let put = match *method {
+        Method::PUT if table.takes_put() => Some(number(parameter(&pairs(uri)?, "id")?)?),
+        Method::POST if table.posted => None,
+        _ => return Err(Refusal::Method(format!("{word} does not take {method}"))),
+    };
+    let mut attempts = Attempts::default();
+    let stored = loop {
+        let stored = match put {
+            Some(id) => catalog::put(&central.store, table, id, &object, manner).await,
+            None => catalog::post(&central.store, table, &object, manner).await,
+        };
+        if !attempts.again(&stored).await {
+            break stored?;
+        }
     };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(&central.address).to_owned();
     Ok(Answer::Stored { table, stored, host })
 }
 
-/// Whose local ids a request carries: both headers, or neither.
-fn origin(headers: &HeaderMap) -> Result<Option<Origin>, Refusal> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let (source, generation) = match (text(SOURCE_HEADER), text(GENERATION_HEADER)) {
-        (None, None) => return Ok(None),
-        (Some(source), Some(generation)) => (source, generation),
-        _ => return Err(Refusal::Malformed(format!("{SOURCE_HEADER} and {GENERATION_HEADER} come together or not at all"))),
-    };
-    let source = source.parse().map_err(|_| Refusal::Malformed(format!("{SOURCE_HEADER} is not 32 hexadecimal digits")))?;
-    let generation = generation.parse().map_err(|_| Refusal::Malformed(format!("{GENERATION_HEADER} is not a number")))?;
-    Ok(Some(Origin { source, generation: crate::domain::Generation(generation) }))
+async fn bulk(central: &Central, headers: &HeaderMap, body: Bytes) -> Result<Answer, Refusal> {
+    let manner = central.manner;
+    let told = if manner.is_legacy() { Told::Rows(None) } else { told(headers, &body)? };
+    if let Told::Run(run, digest) = &told
+        && let Some(repeat) = receipt::repeat(&central.store, run, digest).await?
+    {
+        return Ok(Answer::StoredRun(repeat));
+    }
+    let (batch, told) = tokio::task::spawn_blocking(move || {
+        let batch = upsert::parse(&body::inflate(body)?, &told, manner)?;
+        Ok::<_, Refusal>((batch, told))
+    })
+    .await
+    .map_err(ended)??;
+    let mut attempts = Attempts::default();
+    loop {
+        let stored = upsert::store(&central.store, &batch, &told, manner).await;
+        if !attempts.again(&stored).await {
+            return Ok(stored?.map_or(Answer::StoredBulk, Answer::StoredRun));
+        }
+    }
+}
+
+/// What a request tells of its rows. Source and generation come together or not at all.
+fn told(headers: &HeaderMap, body: &Bytes) -> Result<Told, Refusal> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if let Some(run) = Run::parse(text).map_err(Refusal::Malformed)? {
+        return Ok(Told::Run(run, receipt::digest(body)));
+    }
+    match (text(SOURCE_HEADER), text(GENERATION_HEADER)) {
+        (None, None) if text(PLAIN_HEADER).is_some() => {
+            let why = format!("this is a packhorse receiver: send {SOURCE_HEADER}, {GENERATION_HEADER} and the rows in full");
+            Err(Refusal::InFull(why))
+        }
+        (None, None) => Ok(Told::Rows(None)),
+        (Some(source), Some(generation)) => {
+            let source = run::source(source).map_err(Refusal::Malformed)?;
+            let generation = run::generation(generation).map_err(Refusal::Malformed)?;
+            Ok(Told::Rows(Some(Origin { source, generation })))
+        }
+        _ => Err(Refusal::Malformed(format!("{SOURCE_HEADER} and {GENERATION_HEADER} come together or not at all"))),
+    }
 }
 
 fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Refusal> {

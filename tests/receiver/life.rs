@@ -162,8 +162,10 @@ fn what_cannot_be_opened_says_what_to_do() {
         runtime.block_on(packhorse::receiver::Receiver::bind(options)).map(|_| ()).unwrap_err().to_string()
     };
     let dir = tempfile::tempdir().unwrap();
-    assert!(bind("mysql://u@h/db".to_owned(), Manner::Packhorse).contains("sqlite:///"));
-    assert!(bind("sqlite::memory:".to_owned(), Manner::Packhorse).contains("not a SQLite file"));
+    assert!(bind("postgres://u@h/db".to_owned(), Manner::Packhorse).contains("sqlite:///"));
+    assert!(bind("mysql://u@h/db".to_owned(), Manner::Legacy).contains("for tests"));
+    assert!(bind("mysql://u:hush@127.0.0.1:1/db".to_owned(), Manner::Packhorse).contains("mysql://u@127.0.0.1:1/db"));
+    assert!(bind("sqlite::memory:".to_owned(), Manner::Packhorse).contains("neither a SQLite file"));
     let absent = format!("sqlite://{}/absent/central.db", dir.path().display());
     assert!(bind(absent, Manner::Packhorse).contains("directory exists"));
     let path = dir.path().join("text.db");

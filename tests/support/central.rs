@@ -1,4 +1,4 @@
-//! A receiver in this process, on a file of its own, spoken to over a bare socket: what is sent is exactly what the test wrote.
+//! A receiver in this process, on a file or a database of its own, spoken to over a bare socket: what is sent is exactly what the test wrote.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -11,7 +11,11 @@ use std::{
 };
 
 use packhorse::receiver::{Manner, Options, Receiver, ReceiverError};
-use sqlx::{AssertSqlSafe, SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::{
+    AssertSqlSafe, Connection as _, MySqlConnection, MySqlPool, Row as _, SqlitePool,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions},
+    sqlite::SqliteConnectOptions,
+};
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +24,27 @@ pub struct Central {
     pub address: SocketAddr,
     pub path: PathBuf,
     runtime: Option<Runtime>,
-    pool: SqlitePool,
+    database: Database,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), ReceiverError>>>,
     dir: Option<tempfile::TempDir>,
+}
+
+/// The database behind it, for a look behind its back. References are not checked there: a test may seed a row without all that it
+/// points to.
+enum Database {
+    Sqlite(SqlitePool),
+    Mysql(MySqlPool),
+}
+
+/// Runs statements on a server.
+pub fn on(server: MySqlConnectOptions, sql: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut line = MySqlConnection::connect_with(&server).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut line).await.unwrap();
+        line.close().await.unwrap();
+    });
 }
 
 /// An answer as it came over the wire.
@@ -57,17 +78,33 @@ impl Central {
     }
 
     pub fn open(path: &Path, manner: Manner) -> Self {
+        let mut central = Self::serve(&format!("sqlite://{}", path.display()), manner, |runtime| {
+            let options = SqliteConnectOptions::new().filename(path).foreign_keys(false);
+            Database::Sqlite(runtime.block_on(SqlitePool::connect_with(options)).unwrap())
+        });
+        path.clone_into(&mut central.path);
+        central
+    }
+
+    /// On a database of a server; `admin` is for looks behind its back.
+    pub fn on_server(url: &str, admin: MySqlConnectOptions) -> Self {
+        Self::serve(url, Manner::Packhorse, |runtime| {
+            let pool = MySqlPoolOptions::new().max_connections(2).after_connect(|line, _| {
+                Box::pin(async move { sqlx::query("SET foreign_key_checks = 0").execute(line).await.map(drop) })
+            });
+            Database::Mysql(runtime.block_on(pool.connect_with(admin)).unwrap())
+        })
+    }
+
+    fn serve(database: &str, manner: Manner, look: impl FnOnce(&Runtime) -> Database) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options =
-            Options { listen: "127.0.0.1:0".parse().unwrap(), database: format!("sqlite://{}", path.display()), manner };
+        let options = Options { listen: "127.0.0.1:0".parse().unwrap(), database: database.to_owned(), manner };
         let receiver = runtime.block_on(Receiver::bind(options)).unwrap();
         let address = receiver.local_addr();
         let stop = CancellationToken::new();
         let running = runtime.spawn(receiver.run(stop.clone()));
-        // References are not checked here: a test may seed a row without all that it points to.
-        let options = SqliteConnectOptions::new().filename(path).foreign_keys(false);
-        let pool = runtime.block_on(SqlitePool::connect_with(options)).unwrap();
-        Self { address, path: path.to_owned(), runtime: Some(runtime), pool, stop, running: Some(running), dir: None }
+        let database = look(&runtime);
+        Self { address, path: PathBuf::new(), runtime: Some(runtime), database, stop, running: Some(running), dir: None }
     }
 
     fn runtime(&self) -> &Runtime {
@@ -88,19 +125,45 @@ impl Central {
     }
 
     pub fn sql(&self, sql: &str) {
-        self.runtime().block_on(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool)).unwrap();
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::raw_sql(sql).execute(pool)).map(drop).unwrap(),
+            Database::Mysql(pool) => self.runtime().block_on(sqlx::raw_sql(sql).execute(pool)).map(drop).unwrap(),
+        }
     }
 
     pub fn number(&self, sql: &str) -> i64 {
-        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+            Database::Mysql(pool) => {
+                let row = self.runtime().block_on(sqlx::query(sql).fetch_one(pool)).unwrap();
+                row.get_unchecked::<i64, _>(0)
+            }
+        }
     }
 
     pub fn real(&self, sql: &str) -> f64 {
-        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+            Database::Mysql(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+        }
     }
 
+    /// A text, or a time as JSON writes it.
     pub fn string(&self, sql: &str) -> String {
-        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+            Database::Mysql(pool) => {
+                let row = self.runtime().block_on(sqlx::query(sql).fetch_one(pool)).unwrap();
+                row.try_get::<String, _>(0).unwrap_or_else(|_| {
+                    let time: chrono::NaiveDateTime = row.get(0);
+                    packhorse::domain::Micros::from_datetime(time).to_string()
+                })
+            }
+        }
     }
 
     pub fn connect(&self) -> TcpStream {
