@@ -15,7 +15,11 @@ mod body;
 mod bulk;
 mod catalog;
 mod cell;
+mod central;
 pub mod clear;
+mod gateways;
+mod metrics;
+mod page;
 mod places;
 mod query;
 mod receipt;
@@ -24,13 +28,19 @@ mod routes;
 mod serve;
 mod store;
 mod tables;
+mod take;
 mod time;
+mod tls;
+mod tokens;
 mod upsert;
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+pub use tls::{TlsError, TlsFiles};
+pub use tokens::TokensError;
 
 /// Where to listen, what to keep the rows in, how to answer.
 #[derive(Clone, Debug)]
@@ -42,6 +52,17 @@ pub struct Options {
     pub database: String,
     /// How to answer.
     pub manner: Manner,
+    /// One token for each gateway: a name and a token a line. Without the file nobody is asked for one.
+    pub tokens_file: Option<PathBuf>,
+    /// Where the certificate stands; without it there is no TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+impl Options {
+    /// For whoever can reach the address: without tokens and without TLS.
+    pub fn open(listen: SocketAddr, database: impl Into<String>, manner: Manner) -> Self {
+        Self { listen, database: database.into(), manner, tokens_file: None, tls: None }
+    }
 }
 
 /// How the receiver answers.
@@ -164,6 +185,12 @@ pub enum ReceiverError {
         #[source]
         cause: io::Error,
     },
+    /// The tokens file is of no use.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// The certificate is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address cannot be listened at.
     #[error("cannot listen at {listen}: check that the port is free and the address is this machine's")]
     Listen {
@@ -180,18 +207,35 @@ pub enum ReceiverError {
 pub struct Receiver {
     listener: TcpListener,
     address: SocketAddr,
-    store: Arc<store::Store>,
-    manner: Manner,
+    central: Arc<central::Central>,
+}
+
+/// Reads tokens and certificate again, while the receiver runs.
+#[derive(Clone, Debug)]
+pub struct Reload(Arc<central::Central>);
+
+impl Reload {
+    /// Reads them. After an error the old ones go on.
+    pub fn reload(&self) -> Result<(), ReceiverError> {
+        self.0.reload()
+    }
 }
 
 impl Receiver {
     /// Opens or creates the database, brings its tables up to date, and listens. Requests wait until [`run`](Self::run).
     pub async fn bind(options: Options) -> Result<Self, ReceiverError> {
-        let Options { listen, database, manner } = options;
-        let store = Arc::new(store::Store::open(&database, manner).await?);
+        let Options { listen, database, manner, tokens_file, tls } = options;
+        let tls = tls.map(tls::Tls::open).transpose()?;
+        let store = store::Store::open(&database, manner).await?;
         let listener = TcpListener::bind(listen).await.map_err(|cause| ReceiverError::Listen { listen, cause })?;
         let address = listener.local_addr().map_err(|cause| ReceiverError::Listen { listen, cause })?;
-        Ok(Self { listener, address, store, manner })
+        let central = Arc::new(central::Central::new(store, manner, address.to_string(), tokens_file, tls)?);
+        Ok(Self { listener, address, central })
+    }
+
+    /// For whoever is told that the files have changed.
+    pub fn reload(&self) -> Reload {
+        Reload(self.central.clone())
     }
 
     /// The address that it listens at.
@@ -201,12 +245,12 @@ impl Receiver {
 
     /// Serves until `stop`; then open requests are answered, and after at most 5 seconds it is over and the database closed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ReceiverError> {
-        tracing::info!(address = %self.address, manner = %self.manner, "the receiver listens");
-        let central = Arc::new(routes::Central::new(self.store.clone(), self.manner, self.address.to_string()));
-        let router = axum::Router::new().fallback(routes::serve).with_state(central);
-        serve::serve(self.listener, router, stop).await;
-        if tokio::time::timeout(serve::STOP_MAX, self.store.close()).await.is_err() {
-            tracing::warn!("the receiver's database was still busy at the stop; SQLite mends that at the next opening");
+        let central = self.central;
+        tracing::info!(address = %self.address, manner = %central.manner, tls = central.tls.is_some(), "the receiver listens");
+        let router = axum::Router::new().fallback(routes::serve).with_state(central.clone());
+        serve::serve(self.listener, router, &central, stop).await;
+        if tokio::time::timeout(serve::STOP_MAX, central.store.close()).await.is_err() {
+            tracing::warn!("the receiver's database was still busy at the stop; it mends that at the next opening");
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{Entity, EntityKind, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Told, Verdict},
-    ports::{Ask, Bounds, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Traffic},
+    ports::{Ask, Bounds, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Summary, Traffic},
     wire,
 };
 use address::Address;
@@ -275,6 +275,28 @@ impl RestSink {
         headers
     }
 
+    /// Whose status it is, for a packhorse receiver.
+    fn source_header(&self) -> header::HeaderMap {
+        let mut headers = header::HeaderMap::new();
+        if self.is_packhorse()
+            && let Ok(source) = header::HeaderValue::from_str(&self.options.source.to_string())
+        {
+            headers.insert(wire::SOURCE_HEADER, source);
+        }
+        headers
+    }
+
+    /// Whether node states have ids of their own there, so that a repeat is one more row; asked of a node's states of a short time. `None`
+    /// when there are none.
+    pub async fn node_states_have_ids(&self, node: i64, from: Micros, to: Micros) -> Result<Option<bool>, Outcome> {
+        let states = self.stored(&calls::node_states(node, from, to)).await?;
+        // Our own receiver knows a repeat whatever it shows.
+        if self.is_packhorse() {
+            return Ok(Some(false));
+        }
+        Ok(states.as_array().and_then(|states| states.first()).map(|state| state.get("id").is_some()))
+    }
+
     async fn stored(&self, call: &Call) -> Result<serde_json::Value, Outcome> {
         self.call(call, header::HeaderMap::new()).await.map(|sound| sound.json)
     }
@@ -376,7 +398,12 @@ impl Sink for RestSink {
     }
 
     async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome> {
-        self.stored(&calls::push_status(status)).await.map(drop)
+        self.call(&calls::push_status(status), self.source_header()).await.map(drop)
+    }
+
+    async fn push_summary(&self, status: &PushStatus, summary: &Summary) -> Result<(), Outcome> {
+        let call = if self.is_packhorse() { calls::push_summary(status, summary) } else { calls::push_status(status) };
+        self.call(&call, self.source_header()).await.map(drop)
     }
 
     fn is_packhorse(&self) -> bool {

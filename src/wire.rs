@@ -25,11 +25,13 @@ mod error;
 mod number;
 mod rows;
 pub mod run;
+mod status;
 mod time;
 
-pub use entity::{entity_from_json, entity_to_json, list_from_json, push_status_to_json};
+pub use entity::{entity_from_json, entity_to_json, list_from_json};
 pub use error::WireError;
 pub use number::{json_f32, json_f64};
 pub use rows::{Manner, bulk_body, deflate, unsendable, write_rows};
 pub use run::{RefusedRows, Run, RunAnswer, SOURCE_HEADER};
+pub use status::{push_status_to_json, push_summary_to_json, summary_from_json};
 pub use time::TimeWriter;

@@ -3,12 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "receiver/access.rs"]
+mod access;
 #[path = "support/central.rs"]
 mod central;
 #[path = "receiver/common.rs"]
 mod common;
 #[path = "receiver/deletes.rs"]
 mod deletes;
+#[path = "receiver/gateways.rs"]
+mod gateways;
 #[path = "receiver/hostile.rs"]
 mod hostile;
 #[path = "receiver/legacy.rs"]

@@ -8,6 +8,8 @@ mod central;
 mod common;
 #[path = "receiver/deletes.rs"]
 mod deletes;
+#[path = "receiver/gateways.rs"]
+mod gateways;
 #[path = "receiver/hostile.rs"]
 mod hostile;
 #[path = "receiver/lists.rs"]

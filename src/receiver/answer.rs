@@ -37,6 +37,12 @@ pub(super) enum Answer {
     StoredBulk,
     /// 201 for a run, 207 when some of its rows are refused, with what became of each.
     StoredRun(RunStored),
+    /// 200: the page of gateways.
+    Gateways(String),
+    /// 200: the counters.
+    Metrics(String),
+    /// 200: the database answers.
+    Healthy,
     /// 200 with how many rows were deleted.
     Deleted(u64),
     /// The legacy server's answer to a missing trailing slash.
@@ -74,6 +80,14 @@ fn success(answer: Answer, manner: Manner) -> Response<Body> {
             let status = if answer.refused.is_empty() { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
             of_run(status, &answer, seen)
         }
+        Answer::Gateways(page) => {
+            let mut response = with(StatusCode::OK, "text/html; charset=UTF-8", page);
+            let policy = "default-src 'none'; style-src 'unsafe-inline'";
+            set(&mut response, header::CONTENT_SECURITY_POLICY, Some(policy.to_owned()));
+            response
+        }
+        Answer::Metrics(text) => with(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+        Answer::Healthy => with(StatusCode::OK, "text/plain", "ok\n".to_owned()),
         Answer::Deleted(rows) => with(StatusCode::OK, "application/json", format!("{{\"deleted\":{rows}}}")),
         Answer::StoredBulk => with(StatusCode::CREATED, "application/json", "[]".to_owned()),
         Answer::Page => {
@@ -96,7 +110,13 @@ fn failure(refusal: &Refusal) -> Response<Body> {
         return of_run(refusal.status(), answer, *seen);
     }
     let text = cell::json_text(&refusal.to_string(), Manner::Packhorse);
-    with(refusal.status(), "application/json", format!("{{\"error\":{text}}}"))
+    let mut response = with(refusal.status(), "application/json", format!("{{\"error\":{text}}}"));
+    match refusal {
+        Refusal::Unauthorized => set(&mut response, header::WWW_AUTHENTICATE, Some("Basic realm=\"packhorse\"".to_owned())),
+        Refusal::Busy => set(&mut response, header::RETRY_AFTER, Some("2".to_owned())),
+        _ => {}
+    }
+    response
 }
 
 fn legacy_failure(refusal: &Refusal) -> Response<Body> {

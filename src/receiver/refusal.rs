@@ -30,6 +30,15 @@ pub(super) enum Refusal {
     /// The address does not take this method.
     #[error("{0}")]
     Method(String),
+    /// Nobody that is known here.
+    #[error("a token is needed: Authorization: Bearer, and one of those in the receiver's tokens file")]
+    Unauthorized,
+    /// Known, and not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// As many requests as can be are being answered.
+    #[error("too many requests at once: come again in a few seconds")]
+    Busy,
     /// The body came too slowly.
     #[error("{0}")]
     TooSlow(String),
@@ -69,8 +78,10 @@ impl Refusal {
             Self::Lost(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Unclear(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

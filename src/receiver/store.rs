@@ -60,6 +60,11 @@ impl Store {
         }
     }
 
+    /// Begins a change, in turn when it met another one before: those that meet then wait for each other.
+    pub(super) async fn change_after(&self, attempts: &Attempts) -> Result<Step, Refusal> {
+        if attempts.failed == 0 { self.change().await } else { self.change_in_turn().await }
+    }
+
     /// Begins a change during which no other change of this kind begins: for a look that decides what is stored.
     pub(super) async fn change_in_turn(&self) -> Result<Step, Refusal> {
         let mut step = self.change().await?;

@@ -12,11 +12,13 @@ use super::{
     Manner, bulk,
     bulk::{Batch, Each, Reading, State},
     cell::Cell,
+    gateways::{self, Bound},
     places::{Places, Refused},
     receipt,
     refusal::Refusal,
-    store::{Step, Store},
+    store::{Attempts, Step, Store},
     tables::Kind,
+    tokens::{Caller, Tokens},
 };
 use crate::{
     domain::{Generation, SourceId},
@@ -31,6 +33,14 @@ pub(super) struct Origin {
     pub source: SourceId,
     /// Which database stood behind it.
     pub generation: Generation,
+}
+
+/// Who sends rows, and what decides whether they are his to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gate<'a> {
+    pub caller: &'a Caller,
+    pub tokens: &'a Tokens,
+    pub bound: &'a Bound,
 }
 
 /// What a request tells of its rows.
@@ -70,12 +80,23 @@ pub(super) struct RunStored {
 }
 
 /// Stores a batch, durably: all of it or nothing, or of a run what can be stored.
-pub(super) async fn store(store: &Store, batch: &Batch, told: &Told, manner: Manner) -> Result<Option<RunStored>, Refusal> {
+pub(super) async fn store(
+    store: &Store,
+    attempts: &Attempts,
+    batch: &Batch,
+    told: &Told,
+    gate: &Gate<'_>,
+    manner: Manner,
+) -> Result<Option<RunStored>, Refusal> {
     if manner.is_legacy() {
         check_seconds(&batch.readings)?;
     }
     // Sensors have no key of the database's own: a look decides about them.
-    let mut change = if batch.sensors.is_empty() { store.change().await? } else { store.change_in_turn().await? };
+    let mut change = if batch.sensors.is_empty() { store.change_after(attempts).await? } else { store.change_in_turn().await? };
+    if let Some(origin) = told.origin() {
+        gate.bound.check(&mut change, gate.caller, origin.source, gate.tokens).await?;
+        gateways::seen(&mut change, origin.source).await?;
+    }
     let mut refused = batch.refused.clone();
     let missing = pointing_nowhere(&mut change, batch).await?;
     let kept;

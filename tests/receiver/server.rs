@@ -13,7 +13,7 @@ use super::{
 
 fn refusal(url: String) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let options = Options { listen: "127.0.0.1:0".parse().unwrap(), database: url, manner: Manner::Packhorse };
+    let options = Options::open("127.0.0.1:0".parse().unwrap(), url, Manner::Packhorse);
     runtime.block_on(Receiver::bind(options)).map(|_| ()).unwrap_err().to_string()
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use packhorse::receiver::{Manner, Options, Receiver, ReceiverError};
+use packhorse::receiver::{Manner, Options, Receiver, ReceiverError, Reload};
 use sqlx::{
     AssertSqlSafe, Connection as _, MySqlConnection, MySqlPool, Row as _, SqlitePool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
@@ -24,6 +24,7 @@ pub struct Central {
     pub address: SocketAddr,
     pub path: PathBuf,
     runtime: Option<Runtime>,
+    reload: Reload,
     database: Database,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), ReceiverError>>>,
@@ -96,15 +97,39 @@ impl Central {
         })
     }
 
+    /// As the options say, on a file below a directory of its own.
+    pub fn with(options: impl FnOnce(Options) -> Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.db");
+        let database = format!("sqlite://{}", path.display());
+        let asked = options(Options::open("127.0.0.1:0".parse().unwrap(), database, Manner::Packhorse));
+        let mut central = Self::serve_as(asked, |runtime| {
+            let options = SqliteConnectOptions::new().filename(&path).foreign_keys(false);
+            Database::Sqlite(runtime.block_on(SqlitePool::connect_with(options)).unwrap())
+        });
+        central.path = path;
+        central.dir = Some(dir);
+        central
+    }
+
+    /// Reads tokens and certificate again.
+    pub fn reload(&self) -> Result<(), ReceiverError> {
+        self.reload.reload()
+    }
+
     fn serve(database: &str, manner: Manner, look: impl FnOnce(&Runtime) -> Database) -> Self {
+        Self::serve_as(Options::open("127.0.0.1:0".parse().unwrap(), database, manner), look)
+    }
+
+    fn serve_as(options: Options, look: impl FnOnce(&Runtime) -> Database) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options = Options { listen: "127.0.0.1:0".parse().unwrap(), database: database.to_owned(), manner };
         let receiver = runtime.block_on(Receiver::bind(options)).unwrap();
         let address = receiver.local_addr();
         let stop = CancellationToken::new();
+        let reload = receiver.reload();
         let running = runtime.spawn(receiver.run(stop.clone()));
         let database = look(&runtime);
-        Self { address, path: PathBuf::new(), runtime: Some(runtime), database, stop, running: Some(running), dir: None }
+        Self { reload, address, path: PathBuf::new(), runtime: Some(runtime), database, stop, running: Some(running), dir: None }
     }
 
     fn runtime(&self) -> &Runtime {
