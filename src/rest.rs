@@ -286,17 +286,6 @@ impl RestSink {
         headers
     }
 
-    /// Whether node states have ids of their own there, so that a repeat is one more row; asked of a node's states of a short time. `None`
-    /// when there are none.
-    pub async fn node_states_have_ids(&self, node: i64, from: Micros, to: Micros) -> Result<Option<bool>, Outcome> {
-        let states = self.stored(&calls::node_states(node, from, to)).await?;
-        // Our own receiver knows a repeat whatever it shows.
-        if self.is_packhorse() {
-            return Ok(Some(false));
-        }
-        Ok(states.as_array().and_then(|states| states.first()).map(|state| state.get("id").is_some()))
-    }
-
     async fn stored(&self, call: &Call) -> Result<serde_json::Value, Outcome> {
         self.call(call, header::HeaderMap::new()).await.map(|sound| sound.json)
     }

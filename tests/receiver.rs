@@ -11,6 +11,8 @@ mod central;
 mod common;
 #[path = "receiver/deletes.rs"]
 mod deletes;
+#[path = "receiver/fuzz.rs"]
+mod fuzz;
 #[path = "receiver/gateways.rs"]
 mod gateways;
 #[path = "receiver/hostile.rs"]

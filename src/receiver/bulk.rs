@@ -230,3 +230,65 @@ impl Rows {
         Ok(if self.manner.is_legacy() { time::cut_to_second(time) } else { time })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::receiver::body::inflate;
+
+    fn text() -> impl Strategy<Value = String> {
+        let value = prop_oneof![
+            "-?[0-9]{1,25}(\\.[0-9]{1,5})?(e[0-9]{1,4})?",
+            "\"\\PC{0,30}\"",
+            Just("null".to_owned()),
+            "[\\[\\]{},:]{1,9}"
+        ];
+        let key = prop::sample::select(vec!["__table__", "time", "nodeId", "type", "value", "localId", "seq_num", "x"]);
+        let pair = (key, value).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+        let table = prop::sample::select(vec!["Reading", "NodeState", "Sensor", "Room"]);
+        let object = (table, prop::collection::vec(pair, 0..6)).prop_map(|(table, pairs)| {
+            format!("{{\"__table__\":\"{table}\"{}}}", pairs.iter().map(|pair| format!(",{pair}")).collect::<String>())
+        });
+        prop::collection::vec(object, 0..5).prop_map(|objects| format!("[{}]", objects.join(",")))
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_batch_or_a_refusal(bytes in prop::collection::vec(any::<u8>(), 0..300), identified: bool) {
+            if let Ok(json) = inflate(bytes.into()) {
+                for each in [Each::Together, Each::Judged] {
+                    let _ = parse(&json, Manner::Packhorse, identified, each);
+                }
+            }
+        }
+
+        #[test]
+        fn a_list_that_is_nearly_right_keeps_every_row_or_says_why(text in text(), identified: bool) {
+            for each in [Each::Together, Each::Judged] {
+                let Ok(batch) = parse(text.as_bytes(), Manner::Packhorse, identified, each) else { continue };
+                let refused = batch.refused.clone().into_wire();
+                let refused: u64 = refused.iter().flat_map(|it| &it.rows).map(|(from, to)| to - from).sum();
+                let kept = batch.readings.len() + batch.states.len() + batch.sensors.len();
+                prop_assert_eq!(kept as u64 + refused, batch.count as u64);
+                prop_assert!(each == Each::Judged || refused == 0);
+            }
+        }
+
+        #[test]
+        fn a_cut_or_changed_zlib_stream_is_no_other_body(text in text(), at in any::<prop::sample::Index>(), byte: u8) {
+            let whole = crate::wire::deflate(text.as_bytes()).unwrap();
+            let back = inflate(whole.clone().into()).unwrap();
+            prop_assert_eq!(back.as_ref(), text.as_bytes());
+            let at = at.index(whole.len());
+            prop_assert!(inflate(whole[..at].to_vec().into()).is_err());
+            let mut changed = whole.clone();
+            changed[at] = byte;
+            if let Ok(inflated) = inflate(changed.clone().into()) && changed != whole {
+                // The first two bytes say how it was made; all else is under the checksum, or it is no zlib any more.
+                prop_assert!(at < 2 || inflated.as_ref() == text.as_bytes() || inflated == changed);
+            }
+        }
+    }
+}

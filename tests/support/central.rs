@@ -232,6 +232,18 @@ pub fn send(
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
 ) {
+    try_send(line, address, method, target, headers, body).unwrap();
+}
+
+/// The same where the connection may break.
+pub fn try_send(
+    line: &mut TcpStream,
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> std::io::Result<()> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();
@@ -240,21 +252,21 @@ pub fn send(
         write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     head.push_str("\r\n");
-    line.write_all(head.as_bytes()).unwrap();
-    line.write_all(body.unwrap_or_default()).unwrap();
+    line.write_all(head.as_bytes())?;
+    line.write_all(body.unwrap_or_default())
 }
 
 /// Reads one answer; its body must have a length.
 pub fn receive(line: &mut TcpStream) -> Answer {
+    try_receive(line).expect("the connection ended before the answer did")
+}
+
+/// The same where the connection may break: `None`.
+pub fn try_receive(line: &mut TcpStream) -> Option<Answer> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        assert_eq!(
-            line.read(&mut byte).unwrap(),
-            1,
-            "the connection ended within the head: {:?}",
-            String::from_utf8_lossy(&head)
-        );
+        line.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
@@ -265,8 +277,8 @@ pub fn receive(line: &mut TcpStream) -> Answer {
     let mut answer = Answer { status, headers, body: Vec::new() };
     let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
     answer.body.resize(length, 0);
-    line.read_exact(&mut answer.body).unwrap();
-    answer
+    line.read_exact(&mut answer.body).ok()?;
+    Some(answer)
 }
 
 /// zlib (RFC 1950).

@@ -46,7 +46,7 @@ pub(super) async fn store(put: &mut Put<'_>, states: &[State], origin: Option<Or
 async fn store_identified(put: &mut Put<'_>, states: &[State], origin: Origin) -> Result<(), sqlx::Error> {
     let mut there = identities(put, states, origin).await?;
     put.had.extend(states.iter().filter(|state| !there.insert(identity(state))).map(|state| state.place));
-    let upsert = put.dialect().upsert(ON_IDENTITY, &["parent", "localtime", "seq_num", "rssi"]);
+    let upsert = put.dialect().upsert(ON_IDENTITY, &["generation", "parent", "localtime", "seq_num", "rssi"]);
     put.all(INTO, states, |state| cells_of(state, Some(origin)), &upsert).await
 }
 
