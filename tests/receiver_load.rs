@@ -9,6 +9,7 @@
 
 #[path = "support/central.rs"]
 mod central;
+#[expect(dead_code, reason = "this server is never killed")]
 #[path = "support/mariadb.rs"]
 mod mariadb;
 
@@ -174,12 +175,15 @@ fn nothing_is_lost_or_doubled_by_killing_the_receiver_under_the_load_of_many_gat
     };
     let name = format!("phl_{}", std::process::id());
     on(
-        server.admin("mysql"),
+        &server.admin("mysql"),
         &format!("SET GLOBAL innodb_flush_log_at_trx_commit = 1; DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name}"),
     );
     let mut receiver = Receiver::start(server.url("root", "", &name));
     let nodes: Vec<String> = (0..load.gateways).map(|number| format!("({number})")).collect();
-    on(server.admin(&name), &format!("INSERT INTO SensorType (id) VALUES (0); INSERT INTO Node (id) VALUES {}", nodes.join(",")));
+    on(
+        &server.admin(&name),
+        &format!("INSERT INTO SensorType (id) VALUES (0); INSERT INTO Node (id) VALUES {}", nodes.join(",")),
+    );
 
     let all = load.gateways * load.runs * load.rows;
     let storm = |kills: u32, receiver: &mut Receiver| {
@@ -223,7 +227,7 @@ fn nothing_is_lost_or_doubled_by_killing_the_receiver_under_the_load_of_many_gat
     println!("with {killed} kills: {all} readings in {took:?}, {} requests sent again", seen.again.load(Ordering::Relaxed));
 
     if is_long {
-        on(server.admin(&name), "DELETE FROM Reading; DELETE FROM packhorse_receipt");
+        on(&server.admin(&name), "DELETE FROM Reading; DELETE FROM packhorse_receipt");
         let mut receiver = receiver;
         receiver.kill_and_start();
         let (seen, took, _) = storm(0, &mut receiver);
@@ -243,7 +247,7 @@ fn nothing_is_lost_or_doubled_by_killing_the_receiver_under_the_load_of_many_gat
         );
         assert_eq!(stored(server, &name).0, all);
     }
-    on(server.admin("mysql"), &format!("DROP DATABASE {name}"));
+    on(&server.admin("mysql"), &format!("DROP DATABASE {name}"));
 }
 
 /// Readings, nodes that have some, and the sum of the values.

@@ -56,6 +56,6 @@ fn database(server: &Mariadb, flush: u8) -> String {
     let sql = format!(
         "SET GLOBAL innodb_flush_log_at_trx_commit = {flush}; DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name} CHARACTER SET latin1"
     );
-    central::on(server.admin("mysql"), &sql);
+    central::on(&server.admin("mysql"), &sql);
     name
 }

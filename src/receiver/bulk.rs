@@ -246,11 +246,10 @@ mod tests {
             "[\\[\\]{},:]{1,9}"
         ];
         let key = prop::sample::select(vec!["__table__", "time", "nodeId", "type", "value", "localId", "seq_num", "x"]);
-        let pair = (key, value).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+        let pair = (key, value).prop_map(|(key, value)| format!(",\"{key}\":{value}"));
         let table = prop::sample::select(vec!["Reading", "NodeState", "Sensor", "Room"]);
-        let object = (table, prop::collection::vec(pair, 0..6)).prop_map(|(table, pairs)| {
-            format!("{{\"__table__\":\"{table}\"{}}}", pairs.iter().map(|pair| format!(",{pair}")).collect::<String>())
-        });
+        let object = (table, prop::collection::vec(pair, 0..6))
+            .prop_map(|(table, pairs)| format!("{{\"__table__\":\"{table}\"{}}}", pairs.concat()));
         prop::collection::vec(object, 0..5).prop_map(|objects| format!("[{}]", objects.join(",")))
     }
 

@@ -34,7 +34,9 @@ impl Places {
     pub(super) fn of(mut places: Vec<usize>) -> Self {
         places.sort_unstable();
         let mut all = Self::default();
-        places.into_iter().for_each(|place| all.add(place));
+        for place in places {
+            all.add(place);
+        }
         all
     }
 
@@ -116,7 +118,9 @@ mod tests {
     #[test]
     fn reasons_are_bounded_and_no_row_is_left_out() {
         let mut refused = Refused::default();
-        (0..1_000).for_each(|place| refused.add(&format!("reason {place}"), place));
+        for place in 0..1_000 {
+            refused.add(&format!("reason {place}"), place);
+        }
         assert!(refused.text().len() < 2_000);
         let told = refused.into_wire();
         assert_eq!(told.len(), REASONS_MAX + 1);

@@ -187,11 +187,12 @@ fn check_seconds(readings: &[Reading]) -> Result<(), Refusal> {
     }
 }
 
+const INTO: &str = "INSERT INTO \"Reading\" (\"time\", \"nodeId\", \"type\", \"locationId\", \"value\")";
+
 async fn store_readings(put: &mut Put<'_>, readings: &[Reading]) -> Result<(), sqlx::Error> {
     // In the order of the key: changes that store the same rows then wait for each other instead of locking each other out.
     let mut readings: Vec<&Reading> = readings.iter().collect();
     readings.sort_by_key(|row| (&row.time, row.node, row.kind));
-    const INTO: &str = "INSERT INTO \"Reading\" (\"time\", \"nodeId\", \"type\", \"locationId\", \"value\")";
     let cells = |row: &&Reading| {
         vec![
             Cell::Time(row.time.clone()),

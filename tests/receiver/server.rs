@@ -31,7 +31,7 @@ fn a_server_that_does_not_flush_each_commit_is_refused_and_told_what_to_set() {
 fn a_database_of_another_program_is_left_alone() {
     let server = Mariadb::shared();
     let name = database(server, 1);
-    on(server.admin(&name), "CREATE TABLE Reading (id INT)");
+    on(&server.admin(&name), "CREATE TABLE Reading (id INT)");
     assert!(refusal(server.url("root", "", &name)).contains("not the receiver's"));
 }
 
@@ -57,7 +57,7 @@ fn rows_outlive_the_receiver_and_a_server_that_is_killed() {
     assert_eq!(answer.header("packhorse-receiver"), Some("1"));
     server.start();
     // The server's settings are those of its start again.
-    on(server.admin("mysql"), "SET GLOBAL innodb_flush_log_at_trx_commit = 1");
+    on(&server.admin("mysql"), "SET GLOBAL innodb_flush_log_at_trx_commit = 1");
     assert_stored(&bulk(&central, &json!([row(2)])));
     drop(central);
     let central = open();
@@ -84,7 +84,11 @@ fn changes_that_meet_are_all_stored() {
     std::thread::scope(|scope| {
         let central = &central;
         for body in &bodies {
-            scope.spawn(move || (0..5).for_each(|_| assert_stored(&central.post("/rest/bulk/", body))));
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    assert_stored(&central.post("/rest/bulk/", body));
+                }
+            });
         }
     });
     assert_eq!((readings(&central), states(&central)), (300, 300));

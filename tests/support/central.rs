@@ -39,10 +39,10 @@ enum Database {
 }
 
 /// Runs statements on a server.
-pub fn on(server: MySqlConnectOptions, sql: &str) {
+pub fn on(server: &MySqlConnectOptions, sql: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut line = MySqlConnection::connect_with(&server).await.unwrap();
+        let mut line = MySqlConnection::connect_with(server).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut line).await.unwrap();
         line.close().await.unwrap();
     });

@@ -131,7 +131,7 @@ impl<'a> Put<'a> {
 }
 
 fn is_repeat(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|cause| cause.is_unique_violation())
+    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// Values in lists of few sizes: the last value fills a list up.
