@@ -283,6 +283,19 @@ pub struct PushStatus {
     pub localtime: Micros,
 }
 
+/// A gateway's figures for one destination, told to a packhorse receiver beside its status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Records that wait.
+    pub depth: u64,
+    /// Records that are set aside.
+    pub parked: u64,
+    /// How far capture is behind the source's clock, seconds; `None` where that is not known.
+    pub lag_seconds: Option<u64>,
+    /// How long the oldest record has waited, seconds; `None` when none waits.
+    pub oldest_age_seconds: Option<u64>,
+}
+
 /// What a bulk request came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
@@ -361,6 +374,12 @@ pub trait Sink: Send + Sync {
 
     /// Reports the gateway's status.
     async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome>;
+
+    /// The same with figures, for a destination that understands them; any other is told the status alone.
+    async fn push_summary(&self, status: &PushStatus, summary: &Summary) -> Result<(), Outcome> {
+        let _ = summary;
+        self.push_status(status).await
+    }
 
     /// Whether the destination has shown itself to be a packhorse receiver.
     fn is_packhorse(&self) -> bool;

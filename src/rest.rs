@@ -28,8 +28,8 @@ use reqwest::{Client, header};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Entity, EntityKind, Generation, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Verdict},
-    ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Traffic},
+    domain::{Entity, EntityKind, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Told, Verdict},
+    ports::{Ask, Bounds, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Summary, Traffic},
     wire,
 };
 use address::Address;
@@ -152,6 +152,7 @@ pub struct RestSink {
 struct Sound {
     json: serde_json::Value,
     content_range: Option<String>,
+    told: Option<Told>,
 }
 
 impl fmt::Debug for RestSink {
@@ -198,17 +199,17 @@ impl RestSink {
     }
 
     /// Sends one call and says what came of it. An error is never `Accepted`.
-    async fn call(&self, call: &Call, generation: Option<Generation>) -> Result<Sound, Outcome> {
+    async fn call(&self, call: &Call, headers: header::HeaderMap) -> Result<Sound, Outcome> {
         let terms = Terms {
             auth: &self.options.auth,
             secrets: &self.secrets,
             connect_deadline: self.options.connect_deadline,
             answer_deadline: self.options.answer_deadline,
-            headers: self.headers(generation),
+            headers,
             list_bytes_max: exchange::LIST_BYTES_MAX,
         };
         let client = locked(&self.client).clone();
-        let Exchanged { answer, json, is_packhorse, content_range, body_bytes, .. } =
+        let Exchanged { answer, json, is_packhorse, content_range, told, body_bytes, .. } =
             exchange::exchange(&client, self.address.join(&call.target), call, &terms).await;
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.body_bytes.fetch_add(body_bytes + call.body_bytes() as u64, Ordering::Relaxed);
@@ -220,8 +221,9 @@ impl RestSink {
         self.learn(is_packhorse, outcome.verdict);
         self.leave_unsound(&answer);
         if outcome.verdict == Verdict::Accepted {
-            return Ok(Sound { json, content_range });
+            return Ok(Sound { json, content_range, told });
         }
+        outcome.told = told.map(Box::new);
         outcome.advice = format!("{}: {}", call.name(), outcome.advice);
         Err(outcome)
     }
@@ -239,9 +241,15 @@ impl RestSink {
 
     /// Leaves the connection, and every other that is kept, unless the answer was sound; names are then resolved again too.
     fn leave_unsound(&self, answer: &Answer) {
-        let is_sound = matches!(answer, Answer::Status(status) if status.code < 500);
-        if is_sound {
-            return;
+        match answer {
+            Answer::Status(status) if status.code < 500 => return,
+            Answer::RowsRefused { .. } => return,
+            Answer::Status(_)
+            | Answer::NoConnection { .. }
+            | Answer::BrokenAfterSend { .. }
+            | Answer::TimedOutAfterSend { .. }
+            | Answer::Truncated { .. }
+            | Answer::TooLong { .. } => {}
         }
         // What could be built once can be built again; should it fail all the same, the old client is better than none.
         if let Ok(fresh) = build(&self.options, &self.address) {
@@ -249,20 +257,37 @@ impl RestSink {
         }
     }
 
-    fn headers(&self, generation: Option<Generation>) -> header::HeaderMap {
+    /// What only a packhorse receiver is told of a run. A run begins where the oldest record waits: with one request in flight that is the
+    /// cursor, or behind it.
+    fn run_headers(&self, bounds: &Bounds, stream: Stream) -> header::HeaderMap {
         let mut headers = header::HeaderMap::new();
-        let Some(generation) = generation else { return headers };
         if !self.is_packhorse() {
             headers.insert(wire::PLAIN_HEADER, header::HeaderValue::from_static("1"));
-        } else if let Ok(source) = header::HeaderValue::from_str(&self.options.source.to_string()) {
+            return headers;
+        }
+        let Bounds { source, generation, epoch, first, end } = *bounds;
+        let run = wire::Run { source, generation, epoch, stream, first, end, cursor: first };
+        for (name, text) in run.headers() {
+            if let Ok(value) = header::HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+
+    /// Whose status it is, for a packhorse receiver.
+    fn source_header(&self) -> header::HeaderMap {
+        let mut headers = header::HeaderMap::new();
+        if self.is_packhorse()
+            && let Ok(source) = header::HeaderValue::from_str(&self.options.source.to_string())
+        {
             headers.insert(wire::SOURCE_HEADER, source);
-            headers.insert(wire::GENERATION_HEADER, generation.0.into());
         }
         headers
     }
 
     async fn stored(&self, call: &Call) -> Result<serde_json::Value, Outcome> {
-        self.call(call, None).await.map(|sound| sound.json)
+        self.call(call, header::HeaderMap::new()).await.map(|sound| sound.json)
     }
 }
 
@@ -293,8 +318,10 @@ impl Sink for RestSink {
             return early(Verdict::TooLarge, advice, body_bytes);
         }
         let call = calls::bulk(body, rows.len());
-        let sent = self.call(&call, Some(delivery.bounds.generation)).await;
-        let outcome = sent.err().unwrap_or_else(|| Outcome::new(Verdict::Accepted, "status 201"));
+        let outcome = match self.call(&call, self.run_headers(&delivery.bounds, rows.stream())).await {
+            Ok(sound) => Outcome { told: sound.told.map(Box::new), ..Outcome::new(Verdict::Accepted, "status 201") },
+            Err(outcome) => outcome,
+        };
         Delivered { outcome, body_bytes, took: began.elapsed() }
     }
 
@@ -360,7 +387,12 @@ impl Sink for RestSink {
     }
 
     async fn push_status(&self, status: &PushStatus) -> Result<(), Outcome> {
-        self.stored(&calls::push_status(status)).await.map(drop)
+        self.call(&calls::push_status(status), self.source_header()).await.map(drop)
+    }
+
+    async fn push_summary(&self, status: &PushStatus, summary: &Summary) -> Result<(), Outcome> {
+        let call = if self.is_packhorse() { calls::push_summary(status, summary) } else { calls::push_status(status) };
+        self.call(&call, self.source_header()).await.map(drop)
     }
 
     fn is_packhorse(&self) -> bool {

@@ -8,11 +8,6 @@ pub const RECEIVER_HEADER: &str = "packhorse-receiver";
 /// The contract version that [`RECEIVER_HEADER`] carries.
 pub const RECEIVER_VERSION: &str = "1";
 
-/// Request header, packhorse receivers only: the source id, 32 hexadecimal digits.
-pub const SOURCE_HEADER: &str = "packhorse-source";
-/// Request header, packhorse receivers only: the source generation, decimal.
-pub const GENERATION_HEADER: &str = "packhorse-generation";
-
 /// Request header of a bulk that is written as legacy servers read it, by a client that could say it in full. A packhorse receiver refuses
 /// it with [`IN_FULL_STATUS`]: stored without its identity (I6), a row would be there twice once the client knows whom it talks to.
 pub const PLAIN_HEADER: &str = "packhorse-plain";
@@ -29,10 +24,14 @@ mod entity;
 mod error;
 mod number;
 mod rows;
+pub mod run;
+mod status;
 mod time;
 
-pub use entity::{entity_from_json, entity_to_json, list_from_json, push_status_to_json};
+pub use entity::{entity_from_json, entity_to_json, list_from_json};
 pub use error::WireError;
 pub use number::{json_f32, json_f64};
 pub use rows::{Manner, bulk_body, deflate, unsendable, write_rows};
+pub use run::{RefusedRows, Run, RunAnswer, SOURCE_HEADER};
+pub use status::{push_status_to_json, push_summary_to_json, summary_from_json};
 pub use time::TimeWriter;

@@ -9,7 +9,7 @@ use super::{CliError, Context, Exit, say, stop_on_signals};
 use crate::{
     chain,
     config::{Config, Receiver, database_url},
-    receiver::{self, Manner, Options, ReceiverError},
+    receiver::{self, Manner, Options, ReceiverError, Reload, TlsFiles},
 };
 
 /// Flags of `receiver`; each goes before its key in `[receiver]`.
@@ -53,28 +53,53 @@ pub fn run(args: &ReceiverArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config_if_any()?;
     let settings = args.settings(&config)?;
     context.start_log(&config);
-    // Until tokens are enforced, a list of them must not open the receiver to others.
-    if !settings.listen.ip().is_loopback() {
-        return Err(CliError::Usage(
-            "this version of the receiver listens on loopback addresses only: tokens are not enforced yet".into(),
-        ));
-    }
     context.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
-        let options = Options { listen: settings.listen, database: settings.database.expose().to_string(), manner: args.manner };
+        let Receiver { listen, database, tokens_file, tls } = &settings;
+        let tls = tls.clone().map(|(cert_file, key_file)| TlsFiles { cert_file, key_file });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let options = Options { tls, tokens_file: tokens_file.clone(), ..Options::open(*listen, database.expose(), args.manner) };
         let receiver = receiver::Receiver::bind(options).await.map_err(failed)?;
+        reload_on_sighup(receiver.reload())?;
         tracing::info!(listen = %receiver.local_addr(), database = %settings.database, "the receiver runs");
-        say(&format!("listening on http://{}/rest/\n", receiver.local_addr()))?;
+        say(&format!("listening on {scheme}://{}/rest/\n", receiver.local_addr()))?;
         receiver.run(stop).await.map_err(failed)
     })?;
     Ok(Exit::Done)
 }
 
+/// Reads tokens and certificate again at each SIGHUP.
+fn reload_on_sighup(reload: Reload) -> Result<(), CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed =
+        |cause: std::io::Error| CliError::Failed { what: "cannot listen for signals".to_owned(), cause: Some(cause.into()) };
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    // It ends with the runtime.
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match reload.reload() {
+                Ok(()) => tracing::info!("SIGHUP: tokens and certificate were read again"),
+                Err(error) => tracing::error!(error = chain(&error), "SIGHUP: the old tokens and certificate go on"),
+            }
+        }
+    });
+    Ok(())
+}
+
 fn failed(error: ReceiverError) -> CliError {
     match error {
-        error @ (ReceiverError::NotAFile | ReceiverError::OtherManner { .. }) => CliError::Usage(chain(&error)),
+        error @ (ReceiverError::NotADatabase
+        | ReceiverError::LegacyOnServer
+        | ReceiverError::OtherManner { .. }
+        | ReceiverError::Tokens(_)
+        | ReceiverError::Tls(_)) => CliError::Usage(chain(&error)),
+        error @ ReceiverError::Server { .. } => {
+            CliError::Unreachable { what: "the receiver does not start".to_owned(), cause: Some(Box::new(error)) }
+        }
         error @ (ReceiverError::Database { .. }
+        | ReceiverError::NotDurable { .. }
+        | ReceiverError::Foreign { .. }
         | ReceiverError::Migrate { .. }
         | ReceiverError::Listen { .. }
         | ReceiverError::Create { .. }) => {

@@ -194,6 +194,8 @@ pub struct Receiver {
     pub database: SecretUrl,
     /// One token for each gateway; without it only the loopback address is served.
     pub tokens_file: Option<PathBuf>,
+    /// The TLS certificate and its key.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 impl Receiver {

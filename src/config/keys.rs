@@ -152,7 +152,9 @@ pub const KEYS: &[Key] = &[
 
     key(Receiver, "listen", Address, Is("127.0.0.1:6543"), "Where `packhorse receiver` listens; without `tokens_file` on the loopback address only."),
     key(Receiver, "database", Url, Is("sqlite:///var/lib/packhorse/central.db"), "Its database: `sqlite:///path/to/file` or `mysql://user:password@host/database`."),
-    key(Receiver, "tokens_file", Path, Absent, "A file with one token for each gateway."),
+    key(Receiver, "tokens_file", Path, Absent, "A file with one token for each gateway: a name and a token a line."),
+    key(Receiver, "cert_file", Path, Absent, "A PEM file with the receiver's TLS certificate and its chain; needs `key_file`."),
+    key(Receiver, "key_file", Path, Absent, "A PEM file with the private key of `cert_file`."),
 ];
 
 /// The keys of a section.

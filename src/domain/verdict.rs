@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use super::Seq;
+
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -54,6 +56,29 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
     /// What the request may have left there.
     pub trace: Trace,
+    /// What a packhorse receiver told of a run of rows, where one answered.
+    pub told: Option<Box<Told>>,
+}
+
+/// What a packhorse receiver tells of a run of rows, beside the verdict on all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The highest seq of the run's epoch and stream that it had seen before this request; `None` when none.
+    ///
+    /// At or beyond our own `next`: this outbox is an old image of itself. Below what it accepted of us before: the receiver was put back
+    /// from a backup, and what lies between is no longer there.
+    pub seen: Option<Seq>,
+    /// The rows that it refuses, by their place among those delivered, ascending. Every other row of the run is stored.
+    pub refused: Vec<RefusedRow>,
+}
+
+/// A row that a receiver refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRow {
+    /// Its place among the rows delivered.
+    pub row: usize,
+    /// Why, as the receiver says it.
+    pub reason: String,
 }
 
 impl Outcome {
@@ -63,7 +88,7 @@ impl Outcome {
             Verdict::Accepted | Verdict::Unknown => Trace::Possible,
             Verdict::NotStored | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => Trace::Nothing,
         };
-        Self { verdict, advice: advice.into(), retry_after: None, trace }
+        Self { verdict, advice: advice.into(), retry_after: None, trace, told: None }
     }
 
     /// The same with another trace.

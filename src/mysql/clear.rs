@@ -15,7 +15,7 @@ use super::{
 use crate::ports::SourceError;
 
 /// Tables in the order in which they can be emptied: none is pointed to by a later one, once houses point to no server.
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 18] = [
     "NodeState",
     "Reading",
     "NodeBoot",
@@ -32,6 +32,9 @@ const TABLES: [&str; 16] = [
     "House",
     "Deployment",
     "Pushstatus",
+    // A receiver's: with the rows go their receipts, so that what is sent again is stored again.
+    "packhorse_receipt",
+    "packhorse_run",
 ];
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a lock that somebody else holds is waited for.

@@ -7,8 +7,8 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
 };
 
-use super::{Manner, catalog::Stored, cell, refusal::Refusal, tables::Table};
-use crate::wire::{RECEIVER_HEADER, RECEIVER_VERSION};
+use super::{Manner, catalog::Stored, cell, refusal::Refusal, tables::Table, upsert::RunStored};
+use crate::wire::{RECEIVER_HEADER, RECEIVER_VERSION, RunAnswer, run::SEEN_HEADER};
 
 /// Marks a response after which the connection ends without a word in the headers, as the legacy server does after a failure.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,16 @@ pub(super) enum Answer {
     },
     /// 201 for a whole bulk.
     StoredBulk,
+    /// 201 for a run, 207 when some of its rows are refused, with what became of each.
+    StoredRun(RunStored),
+    /// 200: the page of gateways.
+    Gateways(String),
+    /// 200: the counters.
+    Metrics(String),
+    /// 200: the database answers.
+    Healthy,
+    /// 200 with how many rows were deleted.
+    Deleted(u64),
     /// The legacy server's answer to a missing trailing slash.
     Page,
 }
@@ -66,6 +76,19 @@ fn success(answer: Answer, manner: Manner) -> Response<Body> {
             set(&mut response, header::LOCATION, Some(format!("http://{host}/rest/{}/{}", table.word(), stored.id)));
             response
         }
+        Answer::StoredRun(RunStored { answer, seen }) => {
+            let status = if answer.refused.is_empty() { StatusCode::CREATED } else { StatusCode::MULTI_STATUS };
+            of_run(status, &answer, seen)
+        }
+        Answer::Gateways(page) => {
+            let mut response = with(StatusCode::OK, "text/html; charset=UTF-8", page);
+            let policy = "default-src 'none'; style-src 'unsafe-inline'";
+            set(&mut response, header::CONTENT_SECURITY_POLICY, Some(policy.to_owned()));
+            response
+        }
+        Answer::Metrics(text) => with(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+        Answer::Healthy => with(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+        Answer::Deleted(rows) => with(StatusCode::OK, "application/json", format!("{{\"deleted\":{rows}}}")),
         Answer::StoredBulk => with(StatusCode::CREATED, "application/json", "[]".to_owned()),
         Answer::Page => {
             let page = "<!DOCTYPE html>\n<html><head><title>cogent-house</title></head><body></body></html>\n";
@@ -74,9 +97,26 @@ fn success(answer: Answer, manner: Manner) -> Response<Body> {
     }
 }
 
+fn of_run(status: StatusCode, answer: &RunAnswer, seen: Option<i64>) -> Response<Body> {
+    let json = serde_json::to_string(answer).unwrap_or_default();
+    let mut response = with(status, "application/json", json);
+    let seen = seen.map_or_else(|| "none".to_owned(), |seen| seen.to_string());
+    set(&mut response, header::HeaderName::from_static(SEEN_HEADER), Some(seen));
+    response
+}
+
 fn failure(refusal: &Refusal) -> Response<Body> {
+    if let Refusal::Run { answer, seen, .. } = refusal {
+        return of_run(refusal.status(), answer, *seen);
+    }
     let text = cell::json_text(&refusal.to_string(), Manner::Packhorse);
-    with(refusal.status(), "application/json", format!("{{\"error\":{text}}}"))
+    let mut response = with(refusal.status(), "application/json", format!("{{\"error\":{text}}}"));
+    match refusal {
+        Refusal::Unauthorized => set(&mut response, header::WWW_AUTHENTICATE, Some("Basic realm=\"packhorse\"".to_owned())),
+        Refusal::Busy => set(&mut response, header::RETRY_AFTER, Some("2".to_owned())),
+        _ => {}
+    }
+    response
 }
 
 fn legacy_failure(refusal: &Refusal) -> Response<Body> {

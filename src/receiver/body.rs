@@ -2,7 +2,10 @@
 //!
 //! The one rule: nothing that a client sends makes us hold more than these bounds (I7).
 
-use std::{io::Read as _, time::Duration};
+use std::{
+    io::Read as _,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes, HttpBody as _},
@@ -20,6 +23,9 @@ pub(super) const INFLATED_BYTES_MAX: usize = 64 << 20;
 const DRAINED_BYTES_MAX: usize = 64 << 20;
 /// A body of which nothing comes for so long is given up.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// Beyond this a body must come at [`BYTES_PER_SECOND_MIN`]: one that drips is given up as well.
+const PATIENCE: Duration = Duration::from_mins(2);
+const BYTES_PER_SECOND_MIN: u64 = 100;
 
 /// The most that [`read`] will keep of a body, in KiB: what it announces, or the limit when it announces nothing.
 pub(super) fn kib_max(body: &Body) -> u32 {
@@ -34,6 +40,7 @@ pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refus
     if announced > BODY_BYTES_MAX as u64 && headers.contains_key("expect") {
         return Err(too_large());
     }
+    let began = Instant::now();
     let mut read = 0;
     let mut kept = Vec::with_capacity(announced.min(1 << 20) as usize);
     let mut pieces = body.into_data_stream();
@@ -44,6 +51,9 @@ pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refus
         let Some(piece) = piece else { break };
         let piece = piece.map_err(|cause| Refusal::Malformed(format!("the body broke off: {cause}")))?;
         read += piece.len();
+        if began.elapsed() > PATIENCE + Duration::from_secs(read as u64 / BYTES_PER_SECOND_MIN) {
+            return Err(Refusal::TooSlow(format!("the body came at less than {BYTES_PER_SECOND_MIN} bytes a second")));
+        }
         if read <= BODY_BYTES_MAX {
             kept.extend_from_slice(&piece);
         } else if read > DRAINED_BYTES_MAX {
@@ -53,6 +63,18 @@ pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refus
         }
     }
     if read > BODY_BYTES_MAX { Err(too_large()) } else { Ok(kept.into()) }
+}
+
+/// Reads a body that nobody wants, up to what a client may be writing.
+pub(super) async fn discard(body: Body) {
+    let mut pieces = body.into_data_stream();
+    let mut read = 0;
+    while let Ok(Some(Ok(piece))) = tokio::time::timeout(STALL_MAX, pieces.next()).await {
+        read += piece.len();
+        if read > BODY_BYTES_MAX {
+            break;
+        }
+    }
 }
 
 /// The JSON in a body: plain, or inflated from zlib (RFC 1950).

@@ -2,23 +2,23 @@
 //!
 //! The one rule: every object is checked before any is stored, and a refusal names the object by its place in the list, from 0.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::{
     Deserialize, Deserializer as _,
     de::{Error as _, SeqAccess, Visitor},
 };
 
-use super::{Manner, refusal::Refusal, time};
+use super::{Manner, places::Refused, refusal::Refusal, time};
 
 /// A longer list is refused (I7).
 const ROWS_MAX: usize = 500_000;
-/// So many places are named in a refusal; the others are counted.
-const NAMED_MAX: usize = 20;
 
 /// One reading.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Reading {
+    /// Its place in the list.
+    pub place: usize,
     /// Canonical.
     pub time: String,
     /// Its node.
@@ -32,8 +32,10 @@ pub(super) struct Reading {
 }
 
 /// One node state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct State {
+    /// Its place in the list.
+    pub place: usize,
     /// Canonical. Without a local id it is there.
     pub time: Option<String>,
     /// Its node. Without a local id it is there.
@@ -51,8 +53,10 @@ pub(super) struct State {
 }
 
 /// One sensor of a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sensor {
+    /// Its place in the list.
+    pub place: usize,
     /// What it measures.
     pub kind: Option<i64>,
     /// Its node.
@@ -72,26 +76,46 @@ pub(super) struct Batch {
     pub states: Vec<State>,
     /// Sensors, in their order.
     pub sensors: Vec<Sensor>,
-    /// Which ids the rows point to, and from where.
-    pub references: BTreeMap<(&'static str, i64), Places>,
+    /// How many rows the list has.
+    pub count: usize,
+    /// Which ids the rows point to.
+    pub references: BTreeSet<(&'static str, i64)>,
+    /// Rows that are of no use as they are. Only with [`Each::Judged`]; else they refuse the request.
+    pub refused: Refused,
 }
 
-/// Places in the list of a request: the first few, and how many there are.
-#[derive(Debug, Default)]
-pub(super) struct Places {
-    first: Vec<usize>,
-    count: usize,
+/// What one bad row does to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Each {
+    /// It refuses all of them.
+    Together,
+    /// Nothing: each is judged alone.
+    Judged,
 }
 
-impl std::fmt::Display for Places {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let named = self.first.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        write!(f, "{} {named}", if self.count == 1 { "row" } else { "rows" })?;
-        match self.count - self.first.len() {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
+impl Reading {
+    /// What it points to.
+    pub(super) fn references(&self) -> impl Iterator<Item = (&'static str, i64)> + use<> {
+        [("Node", Some(self.node)), ("SensorType", Some(self.kind)), ("Location", self.location)].into_iter().filter_map(pointed)
     }
+}
+
+impl State {
+    /// What it points to.
+    pub(super) fn references(&self) -> impl Iterator<Item = (&'static str, i64)> + use<> {
+        pointed(("Node", self.node)).into_iter()
+    }
+}
+
+impl Sensor {
+    /// What it points to.
+    pub(super) fn references(&self) -> impl Iterator<Item = (&'static str, i64)> + use<> {
+        [("SensorType", self.kind), ("Node", self.node)].into_iter().filter_map(pointed)
+    }
+}
+
+fn pointed((table, id): (&'static str, Option<i64>)) -> Option<(&'static str, i64)> {
+    Some((table, id?))
 }
 
 /// Any object of a bulk. Other keys are ignored.
@@ -122,8 +146,8 @@ struct Item {
 }
 
 /// Reads a JSON list. `identified` says that the request tells whose local ids these are; without it they mean nothing.
-pub(super) fn parse(json: &[u8], manner: Manner, identified: bool) -> Result<Batch, Refusal> {
-    let mut rows = Rows { batch: Batch::default(), manner, identified, too_many: false };
+pub(super) fn parse(json: &[u8], manner: Manner, identified: bool, each: Each) -> Result<Batch, Refusal> {
+    let mut rows = Rows { batch: Batch::default(), manner, identified, each, too_many: false };
     let mut json = serde_json::Deserializer::from_slice(json);
     let read = json.deserialize_seq(&mut rows).and_then(|()| json.end());
     match read {
@@ -137,6 +161,7 @@ struct Rows {
     batch: Batch,
     manner: Manner,
     identified: bool,
+    each: Each,
     too_many: bool,
 }
 
@@ -156,8 +181,14 @@ impl<'de> Visitor<'de> for &mut Rows {
                 self.too_many = true;
                 return Err(A::Error::custom("too many rows"));
             }
-            self.take(place, item).map_err(|cause| A::Error::custom(format!("row {place}: {cause}")))?;
+            if let Err(cause) = self.take(place, item) {
+                match self.each {
+                    Each::Together => return Err(A::Error::custom(format!("row {place}: {cause}"))),
+                    Each::Judged => self.batch.refused.add(&cause, place),
+                }
+            }
             place += 1;
+            self.batch.count = place;
         }
     }
 }
@@ -168,43 +199,95 @@ impl Rows {
         if item.table.eq_ignore_ascii_case("Reading") {
             let node = item.node.ok_or("a reading needs its nodeId")?;
             let kind = item.kind.ok_or("a reading needs its type")?;
-            self.refer("Node", Some(node), place);
-            self.refer("SensorType", Some(kind), place);
-            self.refer("Location", item.location, place);
             let time = time.ok_or("a reading needs its time")?;
-            self.batch.readings.push(Reading { time, node, kind, location: item.location, value: item.value });
+            let reading = Reading { place, time, node, kind, location: item.location, value: item.value };
+            self.batch.references.extend(reading.references());
+            self.batch.readings.push(reading);
         } else if item.table.eq_ignore_ascii_case("NodeState") {
             let local_id = item.local_id.filter(|_| self.identified);
             if local_id.is_none() && self.manner != Manner::LegacyOldNodeState {
                 item.node.ok_or("a node state needs its nodeId")?;
                 time.as_ref().ok_or("a node state needs its time")?;
             }
-            self.refer("Node", item.node, place);
             let Item { node, parent, localtime, seq_num, rssi, .. } = item;
-            self.batch.states.push(State { time, node, parent, localtime, seq_num, rssi, local_id });
+            let state = State { place, time, node, parent, localtime, seq_num, rssi, local_id };
+            self.batch.references.extend(state.references());
+            self.batch.states.push(state);
         } else if item.table.eq_ignore_ascii_case("Sensor") {
-            self.refer("SensorType", item.sensor_type, place);
-            self.refer("Node", item.node, place);
             let Item { sensor_type: kind, node, slope, offset, .. } = item;
-            self.batch.sensors.push(Sensor { kind, node, slope, offset });
+            let sensor = Sensor { place, kind, node, slope, offset };
+            self.batch.references.extend(sensor.references());
+            self.batch.sensors.push(sensor);
         } else {
-            return Err(format!("a bulk takes Reading, NodeState and Sensor, not {:?}", item.table));
+            return Err(format!("a bulk takes Reading, NodeState and Sensor, not {:.40?}", item.table));
         }
         Ok(())
     }
 
     fn time(&self, text: String) -> Result<String, String> {
         let time = time::canonical(text, self.manner.zone())
-            .map_err(|text| format!("{text:.40?} is not a time such as 2013-01-01T00:05:00, UTC"))?;
+            .map_err(|_| "its time is not one such as 2013-01-01T00:05:00, UTC".to_owned())?;
         Ok(if self.manner.is_legacy() { time::cut_to_second(time) } else { time })
     }
+}
 
-    fn refer(&mut self, table: &'static str, id: Option<i64>, place: usize) {
-        let Some(id) = id else { return };
-        let places = self.batch.references.entry((table, id)).or_default();
-        places.count += 1;
-        if places.first.len() < NAMED_MAX {
-            places.first.push(place);
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::receiver::body::inflate;
+
+    fn text() -> impl Strategy<Value = String> {
+        let value = prop_oneof![
+            "-?[0-9]{1,25}(\\.[0-9]{1,5})?(e[0-9]{1,4})?",
+            "\"\\PC{0,30}\"",
+            Just("null".to_owned()),
+            "[\\[\\]{},:]{1,9}"
+        ];
+        let key = prop::sample::select(vec!["__table__", "time", "nodeId", "type", "value", "localId", "seq_num", "x"]);
+        let pair = (key, value).prop_map(|(key, value)| format!(",\"{key}\":{value}"));
+        let table = prop::sample::select(vec!["Reading", "NodeState", "Sensor", "Room"]);
+        let object = (table, prop::collection::vec(pair, 0..6))
+            .prop_map(|(table, pairs)| format!("{{\"__table__\":\"{table}\"{}}}", pairs.concat()));
+        prop::collection::vec(object, 0..5).prop_map(|objects| format!("[{}]", objects.join(",")))
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_batch_or_a_refusal(bytes in prop::collection::vec(any::<u8>(), 0..300), identified: bool) {
+            if let Ok(json) = inflate(bytes.into()) {
+                for each in [Each::Together, Each::Judged] {
+                    let _ = parse(&json, Manner::Packhorse, identified, each);
+                }
+            }
+        }
+
+        #[test]
+        fn a_list_that_is_nearly_right_keeps_every_row_or_says_why(text in text(), identified: bool) {
+            for each in [Each::Together, Each::Judged] {
+                let Ok(batch) = parse(text.as_bytes(), Manner::Packhorse, identified, each) else { continue };
+                let refused = batch.refused.clone().into_wire();
+                let refused: u64 = refused.iter().flat_map(|it| &it.rows).map(|(from, to)| to - from).sum();
+                let kept = batch.readings.len() + batch.states.len() + batch.sensors.len();
+                prop_assert_eq!(kept as u64 + refused, batch.count as u64);
+                prop_assert!(each == Each::Judged || refused == 0);
+            }
+        }
+
+        #[test]
+        fn a_cut_or_changed_zlib_stream_is_no_other_body(text in text(), at in any::<prop::sample::Index>(), byte: u8) {
+            let whole = crate::wire::deflate(text.as_bytes()).unwrap();
+            let back = inflate(whole.clone().into()).unwrap();
+            prop_assert_eq!(back.as_ref(), text.as_bytes());
+            let at = at.index(whole.len());
+            prop_assert!(inflate(whole[..at].to_vec().into()).is_err());
+            let mut changed = whole.clone();
+            changed[at] = byte;
+            if let Ok(inflated) = inflate(changed.clone().into()) && changed != whole {
+                // The first two bytes say how it was made; all else is under the checksum, or it is no zlib any more.
+                prop_assert!(at < 2 || inflated.as_ref() == text.as_bytes() || inflated == changed);
+            }
         }
     }
 }

@@ -2,21 +2,21 @@
 //!
 //! The one rule: a look and the store that follows it stand in one change, so that the same thing posted twice at once is stored once.
 
-use futures_util::TryStreamExt as _;
 use serde_json::{Map, Value};
-use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Manner,
     cell::{Cell, Cells, cells_of},
     query::{Selection, Span},
     refusal::Refusal,
-    store::{Store, fetch},
-    tables::{Repeat, Table, quoted},
+    store::{Step, Store},
+    tables::{Kind, Repeat, Table, quoted},
 };
 
 /// More rows than this do not come in one answer (I7).
 const ANSWER_ROWS_MAX: i64 = 500_000;
+/// So many rows of a table are counted for a Content-Range; of a larger one it says at least so many.
+const COUNTED_MAX: i64 = 100_000;
 
 /// Some rows of a table, and what was there to see.
 #[derive(Debug)]
@@ -35,13 +35,14 @@ pub(super) async fn list(
     span: Option<Span>,
     manner: Manner,
 ) -> Result<Listed, Refusal> {
-    let mut step = store.look().await?;
-    let look = step.open()?;
-    let Selection { condition, mut cells, order } = selection;
+    let mut look = store.look().await?;
+    let Selection { condition, mut cells, order, .. } = selection;
     let counts = if span.is_some() {
         let matching = format!("SELECT count(*) FROM \"{}\" WHERE {condition}", table.name);
-        let all = format!("SELECT count(*) FROM \"{}\"", table.name);
-        Some((count(look, matching, cells.clone()).await?, count(look, all, Vec::new()).await?))
+        let matching = look.count(matching, cells.clone()).await?;
+        // Counting a large table reads all of it.
+        let all = format!("SELECT count(*) FROM (SELECT 1 FROM \"{}\" LIMIT {COUNTED_MAX}) AS some", table.name);
+        Some((matching, look.count(all, []).await?.max(matching)))
     } else {
         None
     };
@@ -50,15 +51,8 @@ pub(super) async fn list(
     let sql = format!("SELECT {columns} FROM \"{}\" WHERE {condition} ORDER BY {order} LIMIT ? OFFSET ?", table.name);
     cells.push(Cell::Int(span.count.min(ANSWER_ROWS_MAX + 1)));
     cells.push(Cell::Int(span.from));
-    let mut rows = Vec::new();
-    {
-        let query = cells.into_iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, cell| cell.bind(query));
-        let mut found = query.fetch(look);
-        while let Some(row) = found.try_next().await? {
-            rows.push(decode(table, &row, manner)?);
-        }
-    }
-    step.end().await?;
+    let rows = look.fetch(sql, cells, &table.kinds(manner)).await?;
+    look.end().await?;
     if rows.len() as i64 > ANSWER_ROWS_MAX {
         let advice = format!("more than {ANSWER_ROWS_MAX} rows match: ask for fewer with a header such as Range: items=0-10000");
         return Err(Refusal::TooLarge(advice));
@@ -66,32 +60,45 @@ pub(super) async fn list(
     Ok(Listed { rows, counts })
 }
 
-fn decode(table: &'static Table, row: &SqliteRow, manner: Manner) -> Result<Cells, sqlx::Error> {
-    table.columns(manner).enumerate().map(|(place, column)| Cell::from_row(column, row, place)).collect()
-}
-
-async fn count(look: &mut SqliteConnection, sql: String, cells: Cells) -> Result<i64, Refusal> {
-    let rows = fetch(look, sql, cells).await?;
-    Ok(rows.first().map_or(Ok(0), |row| sqlx::Row::try_get(row, 0))?)
-}
-
 /// The newest time of the readings of a house, by its address.
 pub(super) async fn last_of_house(store: &Store, address: &str) -> Result<Option<String>, Refusal> {
-    let mut step = store.look().await?;
     let newest = "SELECT max((SELECT max(time) FROM Reading WHERE locationId = Location.id)) FROM Location \
                   WHERE houseId IN (SELECT id FROM House WHERE address = ?)";
-    let newest = sqlx::query_scalar(newest).bind(address).fetch_one(step.open()?).await?;
-    step.end().await?;
-    Ok(newest)
+    newest_time(store, newest, Cell::Text(address.to_owned())).await
 }
 
 /// The newest time of the readings of a node.
 pub(super) async fn last_of_node(store: &Store, node: i64) -> Result<Option<String>, Refusal> {
-    let mut step = store.look().await?;
-    let newest = "SELECT max(time) FROM Reading WHERE nodeId = ?";
-    let newest = sqlx::query_scalar(newest).bind(node).fetch_one(step.open()?).await?;
-    step.end().await?;
-    Ok(newest)
+    newest_time(store, "SELECT max(time) FROM Reading WHERE nodeId = ?", Cell::Int(node)).await
+}
+
+async fn newest_time(store: &Store, sql: &str, of: Cell) -> Result<Option<String>, Refusal> {
+    let mut look = store.look().await?;
+    let newest = look.one(sql.to_owned(), [of], Kind::Time).await?;
+    look.end().await?;
+    Ok(newest.text())
+}
+
+/// Deletes the rows that are selected; how many. All of them, or none when something else points to one of them.
+pub(super) async fn delete(store: &Store, table: &'static Table, selection: &Selection) -> Result<u64, Refusal> {
+    if !selection.narrows {
+        return Err(Refusal::Malformed("a DELETE says which rows, as in ?id=5: it never takes a whole table".to_owned()));
+    }
+    let mut change = store.change_in_turn().await?;
+    let sql = format!("DELETE FROM \"{}\" WHERE {}", table.name, selection.condition);
+    let done = change.execute(sql, selection.cells.iter().cloned()).await;
+    let done = done.map_err(|error| match error.as_database_error() {
+        Some(cause) if cause.is_foreign_key_violation() => {
+            Refusal::Conflict(format!("other rows point to what was to be deleted from {}: delete those first", table.name))
+        }
+        _ => Refusal::Unavailable(error),
+    })?;
+    if !table.posted {
+        // A row that is sent again after this must be stored again: no receipt may say that it is there.
+        change.execute("DELETE FROM packhorse_receipt".to_owned(), []).await?;
+    }
+    change.end().await?;
+    Ok(done.rows)
 }
 
 /// What a single object is stored as.
@@ -107,13 +114,13 @@ pub(super) struct Stored {
 pub(super) async fn post(
     store: &Store,
     table: &'static Table,
-    object: Map<String, Value>,
+    object: &Map<String, Value>,
     manner: Manner,
 ) -> Result<Stored, Refusal> {
-    let mut cells = cells_of(table, &object, manner)?;
+    let mut cells = cells_of(table, object, manner)?;
     if table.name == "Pushstatus" {
         let now = crate::domain::Micros::from_datetime(chrono::Utc::now().naive_utc());
-        set(table, &mut cells, "time", Cell::Text(now.to_string()), manner);
+        set(table, &mut cells, "time", Cell::Time(now.to_string()), manner);
     }
     if manner.is_legacy() {
         return post_legacy(store, table, cells, manner).await;
@@ -126,12 +133,11 @@ pub(super) async fn post(
     } else if get(table, &cells, "id", manner) == Cell::Null {
         return Err(Refusal::Malformed(format!("a {} needs its id", table.name)));
     }
-    let mut step = store.change().await?;
-    let change = step.open()?;
-    check_references(change, table, &cells, manner).await?;
-    let found = find(change, table, &cells, manner).await?;
+    let mut change = store.change_in_turn().await?;
+    check_references(&mut change, table, &cells, manner).await?;
+    let found = find(&mut change, table, &cells, manner).await?;
     let stored = match (found, table.repeat) {
-        (None, _) => insert(change, table, cells.clone(), cells, manner).await?,
+        (None, _) => insert(&mut change, table, cells.clone(), cells, manner).await?,
         (Some(there), Repeat::Keep | Repeat::Another) => there,
         (Some(there), Repeat::Guard(columns)) => {
             for name in columns {
@@ -145,10 +151,10 @@ pub(super) async fn post(
         }
         (Some(there), Repeat::Replace) => {
             set(table, &mut cells, "id", Cell::Int(there.id), manner);
-            replace(change, table, there.id, cells, manner).await?
+            replace(&mut change, table, there.id, cells, manner).await?
         }
     };
-    step.end().await?;
+    change.end().await?;
     Ok(stored)
 }
 
@@ -157,12 +163,11 @@ async fn post_legacy(store: &Store, table: &'static Table, cells: Cells, manner:
     if table.name == "House" && matches!(get(table, &cells, "address", manner), Cell::Text(text) if !text.is_ascii()) {
         return Err(Refusal::Legacy("an address with a letter beyond ASCII".to_owned()));
     }
-    let mut step = store.change().await?;
-    let change = step.open()?;
-    check_references(change, table, &cells, manner).await?;
+    let mut change = store.change_in_turn().await?;
+    check_references(&mut change, table, &cells, manner).await?;
     let kept = table.columns(manner).zip(cells.clone()).map(|(column, cell)| cell.cut_as_legacy(column)).collect();
-    let stored = insert(change, table, kept, cells, manner).await?;
-    step.end().await?;
+    let stored = insert(&mut change, table, kept, cells, manner).await?;
+    change.end().await?;
     Ok(stored)
 }
 
@@ -171,21 +176,20 @@ pub(super) async fn put(
     store: &Store,
     table: &'static Table,
     id: i64,
-    object: Map<String, Value>,
+    object: &Map<String, Value>,
     manner: Manner,
 ) -> Result<Stored, Refusal> {
-    let mut cells = cells_of(table, &object, manner)?;
+    let mut cells = cells_of(table, object, manner)?;
     match get(table, &cells, "id", manner) {
         Cell::Int(named) if named != id && !manner.is_legacy() => {
             return Err(Refusal::Malformed(format!("the address says id {id}, the object says {named}")));
         }
         _ => set(table, &mut cells, "id", Cell::Int(id), manner),
     }
-    let mut step = store.change().await?;
-    let change = step.open()?;
-    check_references(change, table, &cells, manner).await?;
+    let mut change = store.change_in_turn().await?;
+    check_references(&mut change, table, &cells, manner).await?;
     if !manner.is_legacy()
-        && let Some(other) = find(change, table, &cells, manner).await?
+        && let Some(other) = find(&mut change, table, &cells, manner).await?
         && other.id != id
     {
         return Err(Refusal::Conflict(format!(
@@ -194,27 +198,22 @@ pub(super) async fn put(
         )));
     }
     let by_id = format!("SELECT count(*) FROM \"{}\" WHERE id = ?", table.name);
-    let stored = if count(change, by_id, vec![Cell::Int(id)]).await? > 0 {
-        replace(change, table, id, cells, manner).await?
+    let stored = if change.count(by_id, [Cell::Int(id)]).await? > 0 {
+        replace(&mut change, table, id, cells, manner).await?
     } else if table.has_global_id() || manner.is_legacy() {
-        insert(change, table, cells.clone(), cells, manner).await?
+        insert(&mut change, table, cells.clone(), cells, manner).await?
     } else {
         return Err(Refusal::Missing(format!("there is no {} {id} here", table.name)));
     };
-    step.end().await?;
+    change.end().await?;
     Ok(stored)
 }
 
 /// Refuses an object that points to rows that are not here.
-async fn check_references(
-    change: &mut SqliteConnection,
-    table: &'static Table,
-    cells: &[Cell],
-    manner: Manner,
-) -> Result<(), Refusal> {
+async fn check_references(change: &mut Step, table: &'static Table, cells: &[Cell], manner: Manner) -> Result<(), Refusal> {
     for (column, cell) in table.columns(manner).zip(cells) {
         let (Some(to), Cell::Int(id)) = (column.refers, cell) else { continue };
-        if count(change, format!("SELECT count(*) FROM \"{to}\" WHERE id = ?"), vec![cell.clone()]).await? == 0 {
+        if change.count(format!("SELECT count(*) FROM \"{to}\" WHERE id = ?"), [cell.clone()]).await? == 0 {
             return Err(Refusal::Missing(format!("{}.{} {id}: there is no such {to} here", table.name, column.name)));
         }
     }
@@ -222,28 +221,23 @@ async fn check_references(
 }
 
 /// The oldest row with the same identity; NULL is a value in it.
-async fn find(
-    change: &mut SqliteConnection,
-    table: &'static Table,
-    cells: &[Cell],
-    manner: Manner,
-) -> Result<Option<Stored>, Refusal> {
+async fn find(change: &mut Step, table: &'static Table, cells: &[Cell], manner: Manner) -> Result<Option<Stored>, Refusal> {
     if table.identity.is_empty() {
         return Ok(None);
     }
-    let same = table.identity.iter().map(|name| format!("\"{name}\" IS ?")).collect::<Vec<_>>().join(" AND ");
+    let dialect = change.dialect();
+    let same = table.identity.iter().map(|name| dialect.same(name)).collect::<Vec<_>>().join(" AND ");
     let columns = quoted(table.columns(manner).map(|column| column.name));
     let sql = format!("SELECT {columns} FROM \"{}\" WHERE {same} ORDER BY id LIMIT 1", table.name);
-    let identity = table.identity.iter().map(|name| get(table, cells, name, manner));
-    let rows = fetch(change, sql, identity).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let cells = decode(table, row, manner)?;
+    let identity: Vec<_> = table.identity.iter().map(|name| get(table, cells, name, manner)).collect();
+    let rows = change.fetch(sql, identity, &table.kinds(manner)).await?;
+    let Some(cells) = rows.into_iter().next() else { return Ok(None) };
     Ok(Some(Stored { id: id_of(table, &cells, manner), cells }))
 }
 
 /// Inserts `kept` and answers with `shown`, both under the id that the row gets.
 async fn insert(
-    change: &mut SqliteConnection,
+    change: &mut Step,
     table: &'static Table,
     kept: Cells,
     mut shown: Cells,
@@ -251,23 +245,18 @@ async fn insert(
 ) -> Result<Stored, Refusal> {
     let columns = quoted(table.columns(manner).map(|column| column.name));
     let places = vec!["?"; kept.len()].join(", ");
-    let sql = format!("INSERT INTO \"{}\" ({columns}) VALUES ({places}) RETURNING id", table.name);
-    let rows = fetch(change, sql, kept).await.map_err(refused_by_key)?;
-    let id = rows.first().map_or(Ok(0), |row| sqlx::Row::try_get(row, 0))?;
+    let sql = format!("INSERT INTO \"{}\" ({columns}) VALUES ({places})", table.name);
+    let named = get(table, &kept, "id", manner).int();
+    let done = change.execute(sql, kept).await.map_err(refused_by_key)?;
+    let id = named.unwrap_or(done.id);
     set(table, &mut shown, "id", Cell::Int(id), manner);
     Ok(Stored { id, cells: shown })
 }
 
-async fn replace(
-    change: &mut SqliteConnection,
-    table: &'static Table,
-    id: i64,
-    cells: Cells,
-    manner: Manner,
-) -> Result<Stored, Refusal> {
+async fn replace(change: &mut Step, table: &'static Table, id: i64, cells: Cells, manner: Manner) -> Result<Stored, Refusal> {
     let sets = table.columns(manner).map(|column| format!("\"{}\" = ?", column.name)).collect::<Vec<_>>().join(", ");
     let sql = format!("UPDATE \"{}\" SET {sets} WHERE id = ?", table.name);
-    fetch(change, sql, cells.iter().cloned().chain([Cell::Int(id)])).await?;
+    change.execute(sql, cells.iter().cloned().chain([Cell::Int(id)])).await?;
     Ok(Stored { id, cells })
 }
 
@@ -297,8 +286,5 @@ fn set(table: &'static Table, cells: &mut [Cell], name: &str, value: Cell, manne
 }
 
 fn id_of(table: &'static Table, cells: &[Cell], manner: Manner) -> i64 {
-    match get(table, cells, "id", manner) {
-        Cell::Int(id) => id,
-        Cell::Null | Cell::Real(_) | Cell::Text(_) => 0,
-    }
+    get(table, cells, "id", manner).int().unwrap_or(0)
 }

@@ -4,8 +4,14 @@
 
 use std::fmt::Write as _;
 
+use chrono::NaiveDateTime;
 use serde_json::{Map, Value};
-use sqlx::{Row as _, Sqlite, query::Query, sqlite::SqliteArguments, sqlite::SqliteRow};
+use sqlx::{
+    MySql, Row as _, Sqlite,
+    mysql::{MySqlArguments, MySqlRow},
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 
 use super::{
     Manner,
@@ -13,6 +19,7 @@ use super::{
     tables::{Column, Kind, Table},
     time,
 };
+use crate::domain::Micros;
 
 /// A longer text is refused: no column of the contract holds more than 255 characters.
 const TEXT_CHARS_MAX: usize = 1_000;
@@ -26,8 +33,10 @@ pub(super) enum Cell {
     Int(i64),
     /// Numbers.
     Real(f64),
-    /// Text and times.
+    /// Text.
     Text(String),
+    /// A time, as canonical text.
+    Time(String),
 }
 
 /// A row, in the order of the columns that the manner knows.
@@ -40,10 +49,12 @@ impl Cell {
         let cell = match (column.kind, value) {
             (_, Value::Null) => Some(Self::Null),
             (Kind::Int, Value::Number(number)) => number.as_i64().map(Self::Int),
+            (Kind::Id, Value::Number(number)) if manner.is_legacy() => number.as_i64().map(Self::Int),
+            (Kind::Id, Value::Number(number)) => number.as_i64().filter(|id| i32::try_from(*id).is_ok()).map(Self::Int),
             (Kind::Real, Value::Number(number)) => number.as_f64().map(Self::Real),
             (Kind::Bool, Value::Bool(on)) => Some(Self::Int(i64::from(*on))),
             (Kind::Bool, Value::Number(number)) => number.as_i64().filter(|on| matches!(on, 0 | 1)).map(Self::Int),
-            (Kind::Time, Value::String(text)) => time::canonical(text.clone(), manner.zone()).ok().map(Self::Text),
+            (Kind::Time, Value::String(text)) => time::canonical(text.clone(), manner.zone()).ok().map(Self::Time),
             (Kind::Text(_), Value::String(text)) if text.chars().count() <= TEXT_CHARS_MAX => Some(Self::Text(text.clone())),
             _ => None,
         };
@@ -54,28 +65,70 @@ impl Cell {
     #[must_use]
     pub(super) fn cut_as_legacy(self, column: &Column) -> Self {
         match (column.kind, self) {
-            (Kind::Time, Self::Text(text)) => Self::Text(time::cut_to_second(text)),
+            (Kind::Time, Self::Time(text)) => Self::Time(time::cut_to_second(text)),
             (Kind::Text(width), Self::Text(text)) => Self::Text(text.chars().take(width).collect()),
             (_, cell) => cell,
         }
     }
 
-    /// Binds it to the next place of a statement.
-    pub(super) fn bind(self, query: Query<'_, Sqlite, SqliteArguments>) -> Query<'_, Sqlite, SqliteArguments> {
+    /// A whole number.
+    pub(super) fn int(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            Self::Null | Self::Real(_) | Self::Text(_) | Self::Time(_) => None,
+        }
+    }
+
+    /// A text or time.
+    pub(super) fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) | Self::Time(text) => Some(text),
+            Self::Null | Self::Int(_) | Self::Real(_) => None,
+        }
+    }
+
+    /// Binds it to the next place of a statement for SQLite.
+    pub(super) fn bind_sqlite(self, query: Query<'_, Sqlite, SqliteArguments>) -> Query<'_, Sqlite, SqliteArguments> {
+        match self {
+            Self::Null => query.bind(None::<i64>),
+            Self::Int(number) => query.bind(number),
+            Self::Real(number) => query.bind(number),
+            Self::Text(text) | Self::Time(text) => query.bind(text),
+        }
+    }
+
+    /// Binds it to the next place of a statement for MySQL.
+    pub(super) fn bind_mysql(self, query: Query<'_, MySql, MySqlArguments>) -> Query<'_, MySql, MySqlArguments> {
         match self {
             Self::Null => query.bind(None::<i64>),
             Self::Int(number) => query.bind(number),
             Self::Real(number) => query.bind(number),
             Self::Text(text) => query.bind(text),
+            // Canonical text is always a time.
+            Self::Time(text) => query.bind(time::datetime(&text)),
         }
     }
 
-    /// Reads it from a place of a row.
-    pub(super) fn from_row(column: &Column, row: &SqliteRow, place: usize) -> Result<Self, sqlx::Error> {
-        Ok(match column.kind {
-            Kind::Int | Kind::Bool => row.try_get_unchecked::<Option<i64>, _>(place)?.map_or(Self::Null, Self::Int),
+    /// Reads it from a place of a row of SQLite.
+    pub(super) fn from_sqlite(kind: Kind, row: &SqliteRow, place: usize) -> Result<Self, sqlx::Error> {
+        Ok(match kind {
+            Kind::Int | Kind::Id | Kind::Bool => row.try_get_unchecked::<Option<i64>, _>(place)?.map_or(Self::Null, Self::Int),
             Kind::Real => row.try_get_unchecked::<Option<f64>, _>(place)?.map_or(Self::Null, Self::Real),
-            Kind::Time | Kind::Text(_) => row.try_get_unchecked::<Option<String>, _>(place)?.map_or(Self::Null, Self::Text),
+            Kind::Time => row.try_get_unchecked::<Option<String>, _>(place)?.map_or(Self::Null, Self::Time),
+            Kind::Text(_) => row.try_get_unchecked::<Option<String>, _>(place)?.map_or(Self::Null, Self::Text),
+        })
+    }
+
+    /// Reads it from a place of a row of MySQL.
+    pub(super) fn from_mysql(kind: Kind, row: &MySqlRow, place: usize) -> Result<Self, sqlx::Error> {
+        Ok(match kind {
+            Kind::Int | Kind::Id | Kind::Bool => row.try_get_unchecked::<Option<i64>, _>(place)?.map_or(Self::Null, Self::Int),
+            Kind::Real => row.try_get_unchecked::<Option<f64>, _>(place)?.map_or(Self::Null, Self::Real),
+            Kind::Time => {
+                let time = row.try_get_unchecked::<Option<NaiveDateTime>, _>(place)?;
+                time.map_or(Self::Null, |time| Self::Time(Micros::from_datetime(time).to_string()))
+            }
+            Kind::Text(_) => row.try_get_unchecked::<Option<String>, _>(place)?.map_or(Self::Null, Self::Text),
         })
     }
 }
@@ -85,6 +138,7 @@ impl Kind {
     fn wanted(self) -> String {
         match self {
             Self::Int => "a whole number of at most 64 bits or null".to_owned(),
+            Self::Id => "a whole number of at most 32 bits or null".to_owned(),
             Self::Real => "a number or null".to_owned(),
             Self::Bool => "true, false or null".to_owned(),
             Self::Time => "a time such as 2013-01-01T00:05:00, UTC, or null".to_owned(),
@@ -115,7 +169,7 @@ pub(super) fn write_row(out: &mut String, table: &'static Table, cells: &[Cell],
             (Cell::Int(number), Kind::Bool) => out.push_str(if *number == 0 { "false" } else { "true" }),
             (Cell::Int(number), _) => write!(out, "{number}").unwrap_or_default(),
             (Cell::Real(number), _) => write_number(out, *number),
-            (Cell::Text(text), _) => write_text(out, text, style),
+            (Cell::Text(text) | Cell::Time(text), _) => write_text(out, text, style),
         }
     }
     out.push('}');

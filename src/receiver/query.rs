@@ -17,6 +17,8 @@ pub(super) struct Selection {
     pub condition: String,
     /// The values, in order.
     pub cells: Vec<Cell>,
+    /// Whether there is a condition at all.
+    pub narrows: bool,
     /// The order in SQL.
     pub order: String,
 }
@@ -91,11 +93,12 @@ pub(super) fn selection(table: &'static Table, pairs: &[(String, String)], manne
         };
         conditions.extend(condition);
     }
-    if conditions.is_empty() {
-        conditions.push("1".to_owned());
+    let narrows = !conditions.is_empty();
+    if !narrows {
+        conditions.push("1 = 1".to_owned());
     }
     order.push_str(&quoted(table.order.iter().copied()));
-    Ok(Selection { condition: conditions.join(" AND "), cells, order })
+    Ok(Selection { condition: conditions.join(" AND "), cells, narrows, order })
 }
 
 fn known(table: &'static Table, name: &str, manner: Manner) -> Result<&'static Column, Refusal> {
@@ -119,15 +122,15 @@ fn condition(column: &Column, value: &str, cells: &mut Vec<Cell>) -> Result<Stri
     if operand == "None" && operator == Operator::Equal {
         return Ok(match column.kind {
             Kind::Text(_) => format!("(\"{name}\" IS NULL OR \"{name}\" = 'None')"),
-            Kind::Int | Kind::Real | Kind::Bool | Kind::Time => format!("\"{name}\" IS NULL"),
+            Kind::Int | Kind::Id | Kind::Real | Kind::Bool | Kind::Time => format!("\"{name}\" IS NULL"),
         });
     }
     let wrong = || Refusal::Malformed(format!("{name}={value}: the value does not fit the column"));
     cells.push(match column.kind {
-        Kind::Int => Cell::Int(operand.parse().map_err(|_| wrong())?),
-        Kind::Real => Cell::Real(operand.parse().map_err(|_| wrong())?),
+        Kind::Int | Kind::Id => Cell::Int(operand.parse().map_err(|_| wrong())?),
+        Kind::Real => Cell::Real(operand.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(wrong)?),
         Kind::Bool => Cell::Int(truth(operand).ok_or_else(wrong)?),
-        Kind::Time => Cell::Text(time::canonical(operand.to_owned(), time::Zone::Utc).map_err(|_| wrong())?),
+        Kind::Time => Cell::Time(time::canonical(operand.to_owned(), time::Zone::Utc).map_err(|_| wrong())?),
         Kind::Text(_) => Cell::Text(operand.to_owned()),
     });
     Ok(format!("\"{name}\" {} ?", operator.sql()))
@@ -158,14 +161,14 @@ fn legacy_condition(column: &Column, value: &str, cells: &mut Vec<Cell>) -> Resu
         }
         Kind::Time => {
             let bad = || Refusal::Legacy(format!("{name}={value}: a bad date"));
-            cells.push(Cell::Text(time::canonical(operand.to_owned(), time::Zone::Ignored).map_err(|_| bad())?));
+            cells.push(Cell::Time(time::canonical(operand.to_owned(), time::Zone::Ignored).map_err(|_| bad())?));
             format!("\"{name}\" {operator} ?")
         }
         Kind::Bool => {
             cells.push(Cell::Int(truth(operand).unwrap_or(0)));
             format!("\"{name}\" {operator} ?")
         }
-        Kind::Int | Kind::Real => {
+        Kind::Int | Kind::Id | Kind::Real => {
             cells.push(operand.trim().parse().map_or_else(|_| Cell::Real(operand.trim().parse().unwrap_or(0.0)), Cell::Int));
             format!("\"{name}\" {operator} ?")
         }

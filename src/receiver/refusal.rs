@@ -1,10 +1,12 @@
 //! Why a request is refused, and how each manner says so.
 //!
-//! The one rule: a refused request has stored nothing.
+//! The one rule: a refused request has stored nothing; where nobody knows, it says so by a 500.
 
 use axum::http::StatusCode;
 
-/// Why a request was refused. Nothing of it is stored.
+use crate::wire::RunAnswer;
+
+/// Why a request was refused. Nothing of it is stored, but for [`Refusal::Unclear`].
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// It does not follow the contract.
@@ -28,6 +30,15 @@ pub(super) enum Refusal {
     /// The address does not take this method.
     #[error("{0}")]
     Method(String),
+    /// Nobody that is known here.
+    #[error("a token is needed: Authorization: Bearer, and one of those in the receiver's tokens file")]
+    Unauthorized,
+    /// Known, and not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// As many requests as can be are being answered.
+    #[error("too many requests at once: come again in a few seconds")]
+    Busy,
     /// The body came too slowly.
     #[error("{0}")]
     TooSlow(String),
@@ -37,6 +48,19 @@ pub(super) enum Refusal {
     /// The same, said as a JSON list: a key that is there twice, or not there at all, within a bulk.
     #[error("{0}")]
     LegacyKey(String),
+    /// Every row of a run is refused.
+    #[error("{text}")]
+    Run {
+        /// For people.
+        text: String,
+        /// For programs.
+        answer: Box<RunAnswer>,
+        /// The highest seq of the epoch and stream that was seen.
+        seen: Option<i64>,
+    },
+    /// The database went away while it committed: it may have stored the request or not.
+    #[error("the database went away while it committed; the request may be stored or not: {0}")]
+    Unclear(#[source] sqlx::Error),
     /// The database cannot store or read now; no fault of the request.
     #[error("the database cannot serve now: {0}")]
     Unavailable(#[from] sqlx::Error),
@@ -47,14 +71,17 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Legacy(_) | Self::LegacyKey(_) => StatusCode::BAD_REQUEST,
-            Self::Missing(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Missing(_) | Self::Run { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::InFull(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Lost(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Unclear(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Busy | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -1,96 +1,135 @@
 //! From a request to its answer.
 //!
-//! The one rule: a change runs in a task of its own, so that a client that leaves in the middle cuts nothing in half.
+//! The one rule: who may not come in is told before anything of the request is looked at.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
-    body::{Body, Bytes},
+    body::Body,
     extract::{Query, State},
-    http::{HeaderMap, Method, Request, Response, Uri, header},
+    http::{HeaderMap, Method, Request, Response, Uri, header, request::Parts},
 };
-use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
 use super::{
     Manner,
     answer::{Answer, respond},
-    body, bulk, catalog, cell,
+    body, catalog, cell,
+    central::Central,
+    gateways, page,
     query::{Span, selection},
     refusal::Refusal,
-    store::Store,
-    tables::Table,
-    upsert::{self, Origin},
+    store::Attempts,
+    tables::{Kind, Table},
+    take,
+    tokens::Caller,
 };
-use crate::wire::{GENERATION_HEADER, PLAIN_HEADER, SOURCE_HEADER};
 
-/// How many KiB of bodies are held at once (I7). Slow links hold theirs for long, so they count by size, not by number.
-const BODIES_KIB_MAX: usize = 256 << 10;
-/// How many bodies are inflated and stored at once (I7): each may grow to 64 MiB.
-const INFLATED_MAX: usize = 4;
-/// How often people are told that the database fails.
-const ALARM_INTERVAL: Duration = Duration::from_mins(1);
+/// How long a list may take.
+const LIST_MAX: Duration = Duration::from_mins(2);
+/// How long the database may take to say that it is well.
+const HEALTH_MAX: Duration = Duration::from_secs(3);
 
-/// What every request needs.
-#[derive(Debug)]
-pub(super) struct Central {
-    store: Arc<Store>,
-    manner: Manner,
-    bodies: Arc<Semaphore>,
-    inflated: Semaphore,
-    address: String,
-    alarmed: Mutex<Option<Instant>>,
-}
+/// Where a request came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub SocketAddr);
 
-impl Central {
-    /// Serves a database; `address` stands in for a missing Host header.
-    pub(super) fn new(store: Arc<Store>, manner: Manner, address: String) -> Self {
-        Self {
-            store,
-            manner,
-            bodies: Arc::new(Semaphore::new(BODIES_KIB_MAX)),
-            inflated: Semaphore::new(INFLATED_MAX),
-            address,
-            alarmed: Mutex::new(None),
-        }
-    }
-
-    /// Tells people that the database fails, at most once in [`ALARM_INTERVAL`].
-    fn alarm(&self, cause: &sqlx::Error) {
-        let mut alarmed = self.alarmed.lock().unwrap_or_else(PoisonError::into_inner);
-        if alarmed.is_none_or(|at| at.elapsed() >= ALARM_INTERVAL) {
-            *alarmed = Some(Instant::now());
-            tracing::error!(error = %cause, "the receiver's database cannot serve: check its disk; until then requests are refused");
-        }
-    }
-}
-
-/// Answers any request.
+/// Answers any request, and logs it: without its query, which may name a house.
 pub(super) async fn serve(State(central): State<Arc<Central>>, request: Request<Body>) -> Response<Body> {
-    let outcome = answer(&central, request).await;
-    if let Err(Refusal::Unavailable(cause)) = &outcome {
+    let began = Instant::now();
+    let (head, body) = request.into_parts();
+    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let peer = head.extensions.get::<Peer>().map(|peer| peer.0.to_string()).unwrap_or_default();
+    let caller = caller(&central, &head.headers);
+    let name = caller.as_ref().map_or("?", Caller::name).to_owned();
+    let outcome = match central.requests.try_acquire() {
+        Ok(_place) => answer(&central, caller, head, body).await,
+        Err(_) => Err(Refusal::Busy),
+    };
+    if let Err(Refusal::Unavailable(cause) | Refusal::Unclear(cause)) = &outcome {
         central.alarm(cause);
     }
-    respond(outcome, central.manner)
+    let response = respond(outcome, central.manner);
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    central.metrics.request(method.as_str(), status, took);
+    let took_ms = took.as_millis() as u64;
+    tracing::info!(%peer, gateway = name, %method, path = &path[..path.floor_char_boundary(80)], status, took_ms, "request");
+    response
 }
 
-async fn answer(central: &Arc<Central>, request: Request<Body>) -> Result<Answer, Refusal> {
-    let (head, body) = request.into_parts();
-    match head.method {
-        Method::GET | Method::HEAD => match word(head.uri.path(), central.manner)? {
-            Some(word) => get(central, &word, &head.uri, &head.headers).await,
+/// Whose request it is; `None` for a stranger.
+fn caller(central: &Central, headers: &HeaderMap) -> Option<Caller> {
+    match central.tokens() {
+        Some(tokens) => tokens.caller(headers),
+        None => Some(Caller::Anybody),
+    }
+}
+
+async fn answer(central: &Arc<Central>, caller: Option<Caller>, head: Parts, body: Body) -> Result<Answer, Refusal> {
+    let Parts { method, uri, headers, .. } = head;
+    let is_look = method == Method::GET || method == Method::HEAD;
+    let ours = !central.manner.is_legacy();
+    if ours && is_look && uri.path() == "/healthz" {
+        return healthy(central).await;
+    }
+    let Some(caller) = caller else {
+        // A client still writing when the connection ends would never see the refusal.
+        body::discard(body).await;
+        return Err(Refusal::Unauthorized);
+    };
+    if ours && is_look && matches!(uri.path(), "/" | "/metrics") {
+        for_people(&caller)?;
+        let gateways = gateways::list(&central.store).await?;
+        return Ok(match uri.path() {
+            "/" => Answer::Gateways(page::write(&gateways)),
+            _ => Answer::Metrics(central.metrics.text(&gateways)),
+        });
+    }
+    match method {
+        Method::GET | Method::HEAD => match word(uri.path(), central.manner)? {
+            Some(word) => {
+                let list = tokio::time::timeout(LIST_MAX, get(central, &word, &uri, &headers)).await;
+                list.map_err(|_| Refusal::TooSlow(format!("the list took more than {} s: ask for less", LIST_MAX.as_secs())))?
+            }
             None => Ok(Answer::Page),
         },
-        Method::POST | Method::PUT => change(central, head.method, head.uri, head.headers, body).await,
-        other => Err(Refusal::Method(format!("{other} is not understood: it is one of GET, POST and PUT"))),
+        Method::POST | Method::PUT => take::change(central, caller, method, uri, headers, body).await,
+        Method::DELETE if ours => match word(uri.path(), central.manner)? {
+            Some(word) => {
+                for_people(&caller)?;
+                delete(central, &word, &uri).await
+            }
+            None => Ok(Answer::Page),
+        },
+        other => Err(Refusal::Method(format!("{other} is not understood: it is one of GET, POST, PUT and DELETE"))),
     }
+}
+
+fn for_people(caller: &Caller) -> Result<(), Refusal> {
+    match caller {
+        Caller::Anybody | Caller::Operator => Ok(()),
+        Caller::Gateway { .. } => {
+            Err(Refusal::Forbidden("this takes the token called operator in the tokens file, not a gateway's".to_owned()))
+        }
+    }
+}
+
+async fn healthy(central: &Central) -> Result<Answer, Refusal> {
+    let look = async {
+        let mut look = central.store.look().await?;
+        look.one("SELECT 1".to_owned(), [], Kind::Int).await?;
+        look.end().await
+    };
+    let looked = tokio::time::timeout(HEALTH_MAX, look).await;
+    looked.unwrap_or_else(|_| Err(Refusal::Unavailable(sqlx::Error::PoolTimedOut)))?;
+    Ok(Answer::Healthy)
 }
 
 /// The word of an address, as in `/rest/sensortype/`; `None` where the legacy server shows a page instead.
-fn word(path: &str, manner: Manner) -> Result<Option<String>, Refusal> {
+pub(super) fn word(path: &str, manner: Manner) -> Result<Option<String>, Refusal> {
     let word = path.strip_prefix("/rest/").filter(|word| !word.is_empty());
     match word.map(|word| word.strip_suffix('/').ok_or(word)) {
         Some(Ok(word)) => Ok(Some(word.to_ascii_lowercase())),
@@ -127,101 +166,50 @@ async fn get(central: &Central, word: &str, uri: &Uri, headers: &HeaderMap) -> R
     Ok(Answer::Found { json, range: None })
 }
 
-/// Reads the body first, whatever is asked: a client still writing when the connection ends would never see a refusal.
-async fn change(central: &Arc<Central>, method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Result<Answer, Refusal> {
-    let room = central.bodies.clone().acquire_many_owned(body::kib_max(&body)).await.map_err(|_| stopping())?;
-    let body = body::read(&headers, body).await?;
-    let Some(word) = word(uri.path(), central.manner)? else { return Ok(Answer::Page) };
-    let form =
-        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
-    if central.manner.is_legacy() && form {
-        return Err(Refusal::Legacy("a form".to_owned()));
-    }
+/// In a task of its own, as every change.
+async fn delete(central: &Arc<Central>, word: &str, uri: &Uri) -> Result<Answer, Refusal> {
+    let table = Table::named(word).filter(|table| table.listed).ok_or_else(|| match word {
+        "bulk" | "pushstatus" | "lastsync" | "lastnodesync" => Refusal::Method(format!("{word} does not take DELETE")),
+        _ => unknown(word),
+    })?;
+    let selection = selection(table, &pairs(uri)?, central.manner)?;
     let central = central.clone();
     let task = async move {
-        let answer = store(&central, &word, &method, &uri, &headers, body).await;
-        drop(room);
-        answer
-    };
-    tokio::spawn(task).await.map_err(ended)?
-}
-
-async fn store(
-    central: &Central,
-    word: &str,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Bytes,
-) -> Result<Answer, Refusal> {
-    let manner = central.manner;
-    let _place = central.inflated.acquire().await.map_err(|_| stopping())?;
-    if word == "bulk" && method == Method::POST {
-        let origin = if manner.is_legacy() { None } else { origin(headers)? };
-        if !manner.is_legacy() && origin.is_none() && headers.contains_key(PLAIN_HEADER) {
-            let why = format!("this is a packhorse receiver: send {SOURCE_HEADER}, {GENERATION_HEADER} and the rows in full");
-            return Err(Refusal::InFull(why));
+        let mut attempts = Attempts::default();
+        loop {
+            let deleted = catalog::delete(&central.store, table, &selection).await;
+            if !attempts.again(&deleted).await {
+                return deleted;
+            }
         }
-        let parse = move || bulk::parse(&body::inflate(body)?, manner, origin.is_some());
-        let batch = tokio::task::spawn_blocking(parse).await.map_err(ended)??;
-        upsert::store(&central.store, batch, origin, manner).await?;
-        return Ok(Answer::StoredBulk);
-    }
-    if word == "bulk" {
-        return Err(Refusal::Method("bulk takes POST only".to_owned()));
-    }
-    let table = Table::named(word).ok_or_else(|| unknown(word))?;
-    let object: Map<String, Value> =
-        serde_json::from_slice(&body).map_err(|cause| Refusal::Malformed(format!("the body is not a JSON object: {cause}")))?;
-    let stored = if method == Method::PUT && table.takes_put() {
-        let id = number(parameter(&pairs(uri)?, "id")?)?;
-        catalog::put(&central.store, table, id, object, manner).await?
-    } else if method == Method::POST && table.posted {
-        catalog::post(&central.store, table, object, manner).await?
-    } else {
-        return Err(Refusal::Method(format!("{word} does not take {method}")));
     };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(&central.address).to_owned();
-    Ok(Answer::Stored { table, stored, host })
+    tokio::spawn(task).await.map_err(ended)?.map(Answer::Deleted)
 }
 
-/// Whose local ids a request carries: both headers, or neither.
-fn origin(headers: &HeaderMap) -> Result<Option<Origin>, Refusal> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let (source, generation) = match (text(SOURCE_HEADER), text(GENERATION_HEADER)) {
-        (None, None) => return Ok(None),
-        (Some(source), Some(generation)) => (source, generation),
-        _ => return Err(Refusal::Malformed(format!("{SOURCE_HEADER} and {GENERATION_HEADER} come together or not at all"))),
-    };
-    let source = source.parse().map_err(|_| Refusal::Malformed(format!("{SOURCE_HEADER} is not 32 hexadecimal digits")))?;
-    let generation = generation.parse().map_err(|_| Refusal::Malformed(format!("{GENERATION_HEADER} is not a number")))?;
-    Ok(Some(Origin { source, generation: crate::domain::Generation(generation) }))
-}
-
-fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Refusal> {
+pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Refusal> {
     let Query(pairs) =
         Query::try_from_uri(uri).map_err(|cause| Refusal::Malformed(format!("the query string cannot be read: {cause}")))?;
     Ok(pairs)
 }
 
-fn parameter<'a>(pairs: &'a [(String, String)], name: &str) -> Result<&'a str, Refusal> {
+pub(super) fn parameter<'a>(pairs: &'a [(String, String)], name: &str) -> Result<&'a str, Refusal> {
     let found = pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     found.ok_or_else(|| Refusal::Malformed(format!("the call needs ?{name}=")))
 }
 
-fn number(text: &str) -> Result<i64, Refusal> {
-    text.parse().map_err(|_| Refusal::Malformed(format!("{text:?} is not a number")))
+pub(super) fn number(text: &str) -> Result<i64, Refusal> {
+    text.parse().map_err(|_| Refusal::Malformed(format!("{text:.40?} is not a number")))
 }
 
-fn unknown(word: &str) -> Refusal {
-    Refusal::Lost(format!("there is no table {word:?} here"))
+pub(super) fn unknown(word: &str) -> Refusal {
+    Refusal::Lost(format!("there is no table {word:.40?} here"))
 }
 
-fn stopping() -> Refusal {
+pub(super) fn stopping() -> Refusal {
     Refusal::Unavailable(sqlx::Error::PoolClosed)
 }
 
 /// A task of ours panicked or was ended: a fault here, not the request's.
-fn ended(cause: tokio::task::JoinError) -> Refusal {
+pub(super) fn ended(cause: tokio::task::JoinError) -> Refusal {
     Refusal::Unavailable(sqlx::Error::Io(std::io::Error::other(cause)))
 }

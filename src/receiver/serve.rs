@@ -21,13 +21,13 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::Semaphore,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::answer::HangUp;
+use super::{answer::HangUp, central::Central, routes::Peer, tls::Tls};
 
 /// How long open requests may go on after the stop was asked for.
 pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
@@ -35,16 +35,18 @@ pub(super) const STOP_MAX: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 512;
 /// How long a client may take for the head of a request; also how long an idle connection is kept.
 const HEAD_MAX: Duration = Duration::from_secs(75);
+/// How long a client may take to agree on TLS.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
 /// The pause after a connection could not be accepted (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until the stop is asked for, then until the open requests are answered, but not longer than [`STOP_MAX`].
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, router: Router, central: &Arc<Central>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     let next = async |places: &Arc<Semaphore>| {
         let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-        listener.accept().await.map(|(socket, _)| (socket, place))
+        listener.accept().await.map(|(socket, peer)| (socket, Peer(peer), place))
     };
     loop {
         let accepted = tokio::select! {
@@ -53,10 +55,19 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             accepted = next(&places) => accepted,
         };
         match accepted {
-            Ok((socket, place)) => {
+            Ok((socket, peer, place)) => {
                 let (router, stop) = (router.clone(), stop.clone());
+                let acceptor = central.tls.as_ref().map(Tls::acceptor);
                 connections.spawn(async move {
-                    connection(socket, router, stop).await;
+                    let _ = socket.set_nodelay(true);
+                    match acceptor {
+                        None => connection(socket, peer, router, stop).await,
+                        Some(acceptor) => match tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(socket)).await {
+                            Ok(Ok(socket)) => connection(socket, peer, router, stop).await,
+                            Ok(Err(cause)) => tracing::debug!(error = %cause, peer = %peer.0, "no TLS came about"),
+                            Err(_) => tracing::debug!(peer = %peer.0, "no TLS came about in time"),
+                        },
+                    }
                     drop(place);
                 });
             }
@@ -73,12 +84,12 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
     }
 }
 
-async fn connection(socket: TcpStream, router: Router, stop: CancellationToken) {
-    let _ = socket.set_nodelay(true);
+async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send>(socket: S, peer: Peer, router: Router, stop: CancellationToken) {
     let hang_up = Arc::new(AtomicBool::new(false));
     let line = Line { socket, hang_up: hang_up.clone(), written: false, ended: false };
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (answer, hang_up) = (router.call(request), hang_up.clone());
         async move {
             let response: Response<Body> = answer.await?;
@@ -102,14 +113,14 @@ async fn connection(socket: TcpStream, router: Router, stop: CancellationToken) 
 }
 
 /// A socket that plays dead once the answer that asked for it is written: hyper then ends the connection, and has announced nothing.
-struct Line {
-    socket: TcpStream,
+struct Line<S> {
+    socket: S,
     hang_up: Arc<AtomicBool>,
     written: bool,
     ended: bool,
 }
 
-impl AsyncRead for Line {
+impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ended {
             return Poll::Ready(Ok(()));
@@ -118,7 +129,7 @@ impl AsyncRead for Line {
     }
 }
 
-impl AsyncWrite for Line {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.written |= self.hang_up.load(Ordering::Relaxed);
         Pin::new(&mut self.socket).poll_write(cx, buf)

@@ -9,6 +9,8 @@ use super::Manner;
 pub(super) enum Kind {
     /// A whole number that fits 64 signed bits.
     Int,
+    /// The id of a row: 32 bits in every database of the field.
+    Id,
     /// An f64.
     Real,
     /// true or false; stored as 1 or 0.
@@ -71,7 +73,7 @@ const fn column(name: &'static str, kind: Kind) -> Column {
 }
 
 const fn refers(name: &'static str, to: &'static str) -> Column {
-    Column { name, kind: Kind::Int, refers: Some(to), ours: false }
+    Column { name, kind: Kind::Id, refers: Some(to), ours: false }
 }
 
 const fn ours(name: &'static str, kind: Kind) -> Column {
@@ -96,7 +98,7 @@ pub(super) static TABLES: [Table; 12] = [
             column("startDate", Kind::Time),
             column("endDate", Kind::Time),
             column("description", Kind::Text(255)),
-            column("id", Kind::Int),
+            column("id", Kind::Id),
             column("name", Kind::Text(255)),
         ],
         3,
@@ -111,23 +113,23 @@ pub(super) static TABLES: [Table; 12] = [
             refers("deploymentId", "Deployment"),
             column("address", Kind::Text(255)),
             refers("serverid", "Server"),
-            column("id", Kind::Int),
+            column("id", Kind::Id),
         ],
         2,
         &["address", "deploymentId"],
         Repeat::Keep,
     ),
-    catalog("RoomType", &[column("id", Kind::Int), column("name", Kind::Text(20))], 0, &["name"], Repeat::Keep),
+    catalog("RoomType", &[column("id", Kind::Id), column("name", Kind::Text(20))], 0, &["name"], Repeat::Keep),
     catalog(
         "Room",
-        &[refers("roomTypeId", "RoomType"), column("id", Kind::Int), column("name", Kind::Text(20))],
+        &[refers("roomTypeId", "RoomType"), column("id", Kind::Id), column("name", Kind::Text(20))],
         1,
         &["name"],
         Repeat::Keep,
     ),
     catalog(
         "Location",
-        &[refers("roomId", "Room"), refers("houseId", "House"), column("id", Kind::Int)],
+        &[refers("roomId", "Room"), refers("houseId", "House"), column("id", Kind::Id)],
         0,
         &["houseId", "roomId"],
         Repeat::Keep,
@@ -142,7 +144,7 @@ pub(super) static TABLES: [Table; 12] = [
             column("period", Kind::Int),
             column("blink", Kind::Bool),
             column("configured", Kind::Text(10)),
-            column("id", Kind::Int),
+            column("id", Kind::Id),
         ],
         0,
         &["id"],
@@ -150,7 +152,7 @@ pub(super) static TABLES: [Table; 12] = [
     ),
     catalog(
         "Node",
-        &[refers("locationId", "Location"), column("id", Kind::Int), refers("nodeTypeId", "NodeType")],
+        &[refers("locationId", "Location"), column("id", Kind::Id), refers("nodeTypeId", "NodeType")],
         0,
         &["id"],
         Repeat::Replace,
@@ -165,7 +167,7 @@ pub(super) static TABLES: [Table; 12] = [
             column("c2", Kind::Real),
             column("c1", Kind::Real),
             column("c0", Kind::Real),
-            column("id", Kind::Int),
+            column("id", Kind::Id),
         ],
         2,
         &["id"],
@@ -178,7 +180,7 @@ pub(super) static TABLES: [Table; 12] = [
             refers("nodeId", "Node"),
             column("calibrationSlope", Kind::Real),
             column("calibrationOffset", Kind::Real),
-            column("id", Kind::Int),
+            column("id", Kind::Id),
         ],
         0,
         &["nodeId", "sensorTypeId"],
@@ -251,6 +253,11 @@ impl Table {
         self.columns
             .iter()
             .filter(move |column| (!column.ours || manner == Manner::Packhorse) && !(without_id && column.name == "id"))
+    }
+
+    /// What these columns hold.
+    pub(super) fn kinds(&self, manner: Manner) -> Vec<Kind> {
+        self.columns(manner).map(|column| column.kind).collect()
     }
 
     /// The column of that name.

@@ -2,6 +2,8 @@
 //!
 //! The one rule: what is stored has the year in four digits and a fraction only where there is one, so that text order is time order.
 
+use chrono::{NaiveDate, NaiveDateTime};
+
 use crate::domain::Micros;
 
 /// 0000-01-01T00:00:00 and 9999-12-31T23:59:59.999999: what four digits can say.
@@ -43,6 +45,19 @@ pub(super) fn cut_to_second(mut text: String) -> String {
     text
 }
 
+/// The time that a canonical text names.
+pub(super) fn datetime(canonical: &str) -> Option<NaiveDateTime> {
+    let text = canonical.as_bytes();
+    let number = |from: usize, to: usize| {
+        text.get(from..to)?
+            .iter()
+            .try_fold(0_u32, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0')))
+    };
+    let day = NaiveDate::from_ymd_opt(i32::try_from(number(0, 4)?).ok()?, number(5, 7)?, number(8, 10)?)?;
+    let micros = if text.len() == 26 { number(20, 26)? } else { 0 };
+    day.and_hms_micro_opt(number(11, 13)?, number(14, 16)?, number(17, 19)?, micros)
+}
+
 /// Whether these bytes are `YYYY-MM-DDTHH:MM:SS` and a real time: the common case, decided without an allocation.
 fn is_canonical_second(text: &[u8]) -> bool {
     const SHAPE: &[u8; 19] = b"0000-00-00T00:00:00";
@@ -53,7 +68,7 @@ fn is_canonical_second(text: &[u8]) -> bool {
     }
     let number = |from: usize, to: usize| text[from..to].iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
     let (hour, minute, second) = (number(11, 13), number(14, 16), number(17, 19));
-    let day = chrono::NaiveDate::from_ymd_opt(number(0, 4) as i32, number(5, 7), number(8, 10));
+    let day = NaiveDate::from_ymd_opt(number(0, 4) as i32, number(5, 7), number(8, 10));
     day.is_some() && hour < 24 && minute < 60 && second < 60
 }
 
@@ -84,6 +99,15 @@ mod tests {
     fn the_legacy_manner_cuts_a_zone_off_unread() {
         for text in ["2013-01-01T00:05:00Z", "2013-01-01T00:05:00+01:00", "2013-01-01T00:05:00-05:00"] {
             assert_eq!(canonical(text.to_owned(), Zone::Ignored).as_deref(), Ok("2013-01-01T00:05:00"));
+        }
+    }
+
+    #[test]
+    fn a_canonical_text_names_its_time() {
+        for text in ["2013-01-01T00:05:00", "2013-01-01T00:05:00.250000", "0001-01-01T00:00:00", "9999-12-31T23:59:59.999999"] {
+            let time = datetime(text).unwrap();
+            assert_eq!(Some(time), text.parse::<Micros>().unwrap().to_datetime());
+            assert_eq!(Micros::from_datetime(time).to_string(), text);
         }
     }
 

@@ -1,22 +1,30 @@
-//! A bulk's rows into the database: all of them in one change, or none.
+//! A bulk's rows into the database, in one change.
 //!
 //! The one rule: rows are stored by their identity (I6), so a repeat of a request changes nothing.
 
-use std::collections::{BTreeMap, HashSet};
+mod each;
+mod sensors;
+mod states;
 
-use serde_json::json;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection, query_builder::Separated};
+use std::collections::{BTreeSet, HashSet};
 
 use super::{
-    Manner,
-    bulk::{Batch, Reading, Sensor, State},
+    Manner, bulk,
+    bulk::{Batch, Each, Reading, State},
+    cell::Cell,
+    gateways::{self, Bound},
+    places::{Places, Refused},
+    receipt,
     refusal::Refusal,
-    store::Store,
+    store::{Attempts, Step, Store},
+    tables::Kind,
+    tokens::{Caller, Tokens},
 };
-use crate::domain::{Generation, SourceId};
-
-/// How many rows one statement stores. Few sizes, so that the prepared statements are few and are used again.
-const STATEMENT_ROWS: [usize; 6] = [1024, 256, 64, 16, 4, 1];
+use crate::{
+    domain::{Generation, SourceId},
+    wire::{Run, RunAnswer},
+};
+use each::{Found, Put, asked};
 
 /// Whose local ids the node states of a request carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,75 +35,145 @@ pub(super) struct Origin {
     pub generation: Generation,
 }
 
-/// Stores a batch, durably, or refuses all of it.
-pub(super) async fn store(store: &Store, batch: Batch, origin: Option<Origin>, manner: Manner) -> Result<(), Refusal> {
+/// Who sends rows, and what decides whether they are his to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gate<'a> {
+    pub caller: &'a Caller,
+    pub tokens: &'a Tokens,
+    pub bound: &'a Bound,
+}
+
+/// What a request tells of its rows.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// Nothing, or whose they are: all of them are stored or none.
+    Rows(Option<Origin>),
+    /// Which run of records they are, with the digest of the body: each row is judged alone, and there is a receipt.
+    Run(Run, String),
+}
+
+impl Told {
+    /// Whose local ids these are.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Rows(origin) => *origin,
+            Self::Run(run, _) => Some(Origin { source: run.source, generation: run.generation }),
+        }
+    }
+
+    /// What one bad row does to the others.
+    pub(super) fn each(&self) -> Each {
+        match self {
+            Self::Rows(_) => Each::Together,
+            Self::Run(..) => Each::Judged,
+        }
+    }
+}
+
+/// What became of a run, and the highest seq that was seen before.
+#[derive(Debug)]
+pub(super) struct RunStored {
+    /// Each row's fate.
+    pub answer: RunAnswer,
+    /// The highest seq of the epoch and stream before this run.
+    pub seen: Option<i64>,
+}
+
+/// Stores a batch, durably: all of it or nothing, or of a run what can be stored.
+pub(super) async fn store(
+    store: &Store,
+    attempts: &Attempts,
+    batch: &Batch,
+    told: &Told,
+    gate: &Gate<'_>,
+    manner: Manner,
+) -> Result<Option<RunStored>, Refusal> {
     if manner.is_legacy() {
         check_seconds(&batch.readings)?;
     }
-    let mut step = store.change().await?;
-    let change = step.open()?;
-    check_references(change, &batch, manner).await?;
-    store_readings(change, &batch.readings).await?;
-    match manner {
-        Manner::Packhorse => {
-            let (identified, natural): (Vec<&State>, Vec<&State>) =
-                batch.states.iter().partition(|state| state.local_id.is_some());
-            if let Some(origin) = origin {
-                adopt(change, &identified, origin).await?;
-                follow(change, &identified, origin).await?;
-            }
-            store_states(change, &identified, origin, ON_IDENTITY).await?;
-            store_states(change, &natural, None, ON_NATURAL_KEY).await?;
-            replace_sensors(change, &batch.sensors).await?;
-        }
-        Manner::Legacy => {
-            let (numbered, bare): (Vec<&State>, Vec<&State>) = batch.states.iter().partition(|state| state.seq_num.is_some());
-            let zeroed: Vec<State> = bare.into_iter().map(zeroed).collect();
-            store_states(change, &numbered, None, ON_NATURAL_KEY).await?;
-            store_states(change, &zeroed.iter().collect::<Vec<_>>(), None, "").await.map_err(repeated)?;
-        }
-        Manner::LegacyOldNodeState => store_states(change, &batch.states.iter().collect::<Vec<_>>(), None, "").await?,
+    // Sensors have no key of the database's own: a look decides about them.
+    let mut change = if batch.sensors.is_empty() { store.change_after(attempts).await? } else { store.change_in_turn().await? };
+    if let Some(origin) = told.origin() {
+        gate.bound.check(&mut change, gate.caller, origin.source, gate.tokens).await?;
+        gateways::seen(&mut change, origin.source).await?;
     }
+    let mut refused = batch.refused.clone();
+    let missing = pointing_nowhere(&mut change, batch).await?;
+    let kept;
+    let batch = if missing.is_empty() {
+        batch
+    } else {
+        kept = without(batch, &missing, &mut refused);
+        &kept
+    };
+    let seen = match told {
+        Told::Rows(_) if refused.is_empty() => None,
+        Told::Rows(_) if manner.is_legacy() => return Err(Refusal::LegacyKey(refused.text())),
+        Told::Rows(_) => return Err(Refusal::Missing(refused.text())),
+        Told::Run(run, _) => receipt::highest(&mut change, run).await?,
+    };
+    let rows = batch.readings.len() + batch.states.len() + batch.sensors.len();
+    let mut put = Put::new(&mut change);
     if manner.is_legacy() {
-        insert_sensors(change, &batch.sensors).await?;
+        store_as_legacy(&mut put, batch, manner).await?;
+    } else {
+        store_readings(&mut put, &batch.readings).await?;
+        states::store(&mut put, &batch.states, told.origin()).await?;
+        sensors::replace(&mut put, &batch.sensors).await?;
     }
-    step.end().await
+    let had = Places::of(put.had);
+    let Told::Run(run, digest) = told else {
+        change.end().await?;
+        return Ok(None);
+    };
+    let stored = (rows - had.count()) as u64;
+    if rows == 0 && !refused.is_empty() {
+        let text = refused.text();
+        let error = Some(text.clone());
+        let answer = RunAnswer { stored, had: had.into_runs(), refused: refused.into_wire(), repeat: false, error };
+        return Err(Refusal::Run { text, answer: Box::new(answer), seen });
+    }
+    receipt::note(&mut change, run).await?;
+    if refused.is_empty() {
+        receipt::write(&mut change, run, batch.count, digest).await?;
+    }
+    change.end().await?;
+    let error = (!refused.is_empty()).then(|| refused.text());
+    let answer = RunAnswer { stored, had: had.into_runs(), refused: refused.into_wire(), repeat: false, error };
+    Ok(Some(RunStored { answer, seen }))
 }
 
-const ON_IDENTITY: &str = " ON CONFLICT (source, generation, localId) WHERE localId IS NOT NULL DO UPDATE SET time = excluded.time, \
-     nodeId = excluded.nodeId, parent = excluded.parent, localtime = excluded.localtime, seq_num = excluded.seq_num, rssi = excluded.rssi";
-const ON_NATURAL_KEY: &str = " ON CONFLICT (time, nodeId, ifnull(seq_num, 0), seq_num IS NULL) WHERE localId IS NULL DO UPDATE SET \
-     parent = excluded.parent, localtime = excluded.localtime, rssi = excluded.rssi";
-
-/// Refuses rows that point to what is not here, and says which.
-async fn check_references(change: &mut SqliteConnection, batch: &Batch, manner: Manner) -> Result<(), Refusal> {
-    let mut complaints = Vec::new();
+/// What the rows point to and is not here.
+async fn pointing_nowhere(change: &mut Step, batch: &Batch) -> Result<BTreeSet<(&'static str, i64)>, sqlx::Error> {
+    let mut missing = batch.references.clone();
     for table in ["Node", "SensorType", "Location"] {
-        let asked: Vec<i64> = batch.references.keys().filter(|(to, _)| *to == table).map(|(_, id)| *id).collect();
-        let sql = match table {
-            "Node" => "SELECT id FROM Node WHERE id IN (SELECT value FROM json_each(?))",
-            "SensorType" => "SELECT id FROM SensorType WHERE id IN (SELECT value FROM json_each(?))",
-            _ => "SELECT id FROM Location WHERE id IN (SELECT value FROM json_each(?))",
-        };
-        if asked.is_empty() {
-            continue;
-        }
-        let here: Vec<i64> = sqlx::query_scalar(sql).bind(json!(asked).to_string()).fetch_all(&mut *change).await?;
-        let here: HashSet<i64> = here.into_iter().collect();
-        for id in asked.into_iter().filter(|id| !here.contains(id)) {
-            complaints.push(format!("there is no {table} {id} here ({})", batch.references[&(table, id)]));
+        let wanted: Vec<i64> = batch.references.iter().filter(|(to, _)| *to == table).map(|(_, id)| *id).collect();
+        for ids in asked(&wanted) {
+            let sql = format!("SELECT id FROM \"{table}\" WHERE id IN ({})", vec!["?"; ids.len()].join(", "));
+            for here in change.fetch(sql, ids.into_iter().map(Cell::Int), &[Kind::Id]).await?.iter().flatten() {
+                missing.remove(&(table, here.int().unwrap_or_default()));
+            }
         }
     }
-    match (complaints.len(), manner.is_legacy()) {
-        (0, _) => Ok(()),
-        (_, true) => Err(Refusal::LegacyKey(complaints.join("; "))),
-        (count, false) => {
-            complaints.truncate(20);
-            if count > complaints.len() {
-                complaints.push(format!("and {} more", count - complaints.len()));
-            }
-            Err(Refusal::Missing(complaints.join("; ")))
+    Ok(missing)
+}
+
+/// A batch without the rows that point to what is missing; these are refused.
+fn without(batch: &Batch, missing: &BTreeSet<(&'static str, i64)>, refused: &mut Refused) -> Batch {
+    let mut stays = |place: usize, references: &mut dyn Iterator<Item = (&'static str, i64)>| {
+        let mut stays = true;
+        for (table, id) in references.filter(|reference| missing.contains(reference)) {
+            refused.add(&format!("there is no {table} {id} here"), place);
+            stays = false;
         }
+        stays
+    };
+    Batch {
+        readings: batch.readings.iter().filter(|row| stays(row.place, &mut row.references())).cloned().collect(),
+        states: batch.states.iter().filter(|row| stays(row.place, &mut row.references())).cloned().collect(),
+        sensors: batch.sensors.iter().filter(|row| stays(row.place, &mut row.references())).cloned().collect(),
+        count: batch.count,
+        ..Batch::default()
     }
 }
 
@@ -109,135 +187,48 @@ fn check_seconds(readings: &[Reading]) -> Result<(), Refusal> {
     }
 }
 
-/// Stores rows by as few statements as can be.
-async fn store_rows<T>(
-    change: &mut SqliteConnection,
-    into: &str,
-    mut rows: &[T],
-    mut bind: impl FnMut(&mut Separated<'_, Sqlite, &'static str>, &T),
-    on_conflict: &str,
-) -> Result<(), sqlx::Error> {
-    for size in STATEMENT_ROWS {
-        while rows.len() >= size {
-            let (now, later) = rows.split_at(size);
-            let mut statement = QueryBuilder::<Sqlite>::new(into);
-            statement.push(" VALUES ");
-            for (place, row) in now.iter().enumerate() {
-                statement.push(if place == 0 { "(" } else { ", (" });
-                bind(&mut statement.separated(", "), row);
-                statement.push(")");
-            }
-            statement.push(on_conflict);
-            statement.build().execute(&mut *change).await?;
-            rows = later;
+const INTO: &str = "INSERT INTO \"Reading\" (\"time\", \"nodeId\", \"type\", \"locationId\", \"value\")";
+
+async fn store_readings(put: &mut Put<'_>, readings: &[Reading]) -> Result<(), sqlx::Error> {
+    // In the order of the key: changes that store the same rows then wait for each other instead of locking each other out.
+    let mut readings: Vec<&Reading> = readings.iter().collect();
+    readings.sort_by_key(|row| (&row.time, row.node, row.kind));
+    let cells = |row: &&Reading| {
+        vec![
+            Cell::Time(row.time.clone()),
+            Cell::Int(row.node),
+            Cell::Int(row.kind),
+            row.location.map_or(Cell::Null, Cell::Int),
+            row.value.map_or(Cell::Null, Cell::Real),
+        ]
+    };
+    let upsert = put.dialect().upsert("(time, nodeId, type)", &["locationId", "value"]);
+    let key = |row: &&Reading| (row.time.clone(), row.node, row.kind);
+    let find = Found {
+        by: |row: &&Reading| Some((row.node, row.time.clone())),
+        sql: "SELECT time, type FROM Reading WHERE nodeId = ?",
+        kinds: &[Kind::Time, Kind::Int],
+        key: |node, cells| Some((cells.first()?.clone().text()?, node, cells.get(1)?.int()?)),
+    };
+    put.rows(INTO, &readings, |row| row.place, cells, &upsert, key, find).await
+}
+
+/// As the legacy servers do: by the key of the table that they have.
+async fn store_as_legacy(put: &mut Put<'_>, batch: &Batch, manner: Manner) -> Result<(), Refusal> {
+    store_readings(put, &batch.readings).await?;
+    match manner {
+        Manner::LegacyOldNodeState => states::insert(put, &batch.states).await?,
+        Manner::Legacy | Manner::Packhorse => {
+            let (numbered, bare): (Vec<State>, Vec<State>) =
+                batch.states.iter().cloned().partition(|state| state.seq_num.is_some());
+            // The newer table has no NULL in its key: it keeps 0.
+            let zeroed: Vec<State> = bare.into_iter().map(|state| State { seq_num: Some(0), ..state }).collect();
+            states::store(put, &numbered, None).await?;
+            states::insert(put, &zeroed).await.map_err(repeated)?;
         }
     }
+    sensors::insert(put, &batch.sensors).await?;
     Ok(())
-}
-
-async fn store_readings(change: &mut SqliteConnection, readings: &[Reading]) -> Result<(), sqlx::Error> {
-    let bind = |place: &mut Separated<'_, Sqlite, &'static str>, row: &Reading| {
-        place.push_bind(row.time.clone()).push_bind(row.node).push_bind(row.kind).push_bind(row.location).push_bind(row.value);
-    };
-    let on_conflict = " ON CONFLICT (time, nodeId, type) DO UPDATE SET locationId = excluded.locationId, value = excluded.value";
-    store_rows(change, "INSERT INTO Reading (time, nodeId, type, locationId, value)", readings, bind, on_conflict).await
-}
-
-async fn store_states(
-    change: &mut SqliteConnection,
-    states: &[&State],
-    origin: Option<Origin>,
-    on_conflict: &str,
-) -> Result<(), sqlx::Error> {
-    let source = origin.map(|origin| origin.source.to_string());
-    let generation = origin.map(|origin| i64::from(origin.generation.0));
-    let bind = |place: &mut Separated<'_, Sqlite, &'static str>, row: &&State| {
-        place.push_bind(row.time.clone()).push_bind(row.node).push_bind(row.parent).push_bind(row.localtime);
-        place.push_bind(row.seq_num).push_bind(row.rssi);
-        place.push_bind(source.clone()).push_bind(generation).push_bind(row.local_id.filter(|_| origin.is_some()));
-    };
-    let into = "INSERT INTO NodeState (time, nodeId, parent, localtime, seq_num, rssi, source, generation, localId)";
-    store_rows(change, into, states, bind, on_conflict).await
-}
-
-/// Gives a state that is here without identity the one that it now comes with: a gateway's first request may have been stored before it
-/// knew this receiver for what it is, and its answer lost.
-async fn adopt(change: &mut SqliteConnection, states: &[&State], origin: Origin) -> Result<(), sqlx::Error> {
-    let any = "SELECT EXISTS (SELECT 1 FROM NodeState WHERE localId IS NULL)";
-    if states.is_empty() || !sqlx::query_scalar::<_, bool>(any).fetch_one(&mut *change).await? {
-        return Ok(());
-    }
-    let keys: BTreeMap<_, _> =
-        states.iter().map(|state| (state.local_id, json!([state.time, state.node, state.seq_num, state.local_id]))).collect();
-    let keys: Vec<_> = keys.into_values().collect();
-    let adopt = "UPDATE NodeState SET source = ?1, generation = ?2, localId = told.localId \
-        FROM (SELECT value ->> 0 AS time, value ->> 1 AS nodeId, value ->> 2 AS seq_num, value ->> 3 AS localId FROM json_each(?3)) AS told \
-        WHERE NodeState.localId IS NULL AND NodeState.time = told.time AND NodeState.nodeId = told.nodeId \
-        AND ifnull(NodeState.seq_num, 0) = ifnull(told.seq_num, 0) AND (NodeState.seq_num IS NULL) = (told.seq_num IS NULL) \
-        AND NOT EXISTS (SELECT 1 FROM NodeState AS own WHERE own.source = ?1 AND own.generation = ?2 AND own.localId = told.localId)";
-    let adopt = sqlx::query(adopt).bind(origin.source.to_string()).bind(i64::from(origin.generation.0));
-    adopt.bind(json!(keys).to_string()).execute(change).await?;
-    Ok(())
-}
-
-/// Gives a state that is here from an earlier generation of the same source the generation that it comes with now, where it is the same in all
-/// its columns: a database that was restored from a backup has most of its rows as they were.
-async fn follow(change: &mut SqliteConnection, states: &[&State], origin: Origin) -> Result<(), sqlx::Error> {
-    if states.is_empty() || origin.generation == Generation(0) {
-        return Ok(());
-    }
-    let told: Vec<_> = states
-        .iter()
-        .map(|state| json!([state.local_id, state.time, state.node, state.parent, state.localtime, state.seq_num, state.rssi]))
-        .collect();
-    // The order of the join is forced: each told row is looked up by its identity.
-    let follow = "UPDATE OR IGNORE NodeState SET generation = ?2 WHERE rowid IN (SELECT own.rowid FROM json_each(?3) AS told CROSS JOIN NodeState AS own \
-        ON own.source = ?1 AND own.generation = ?4 AND own.localId = CAST(told.value ->> 0 AS INTEGER) AND own.localId IS NOT NULL \
-        WHERE own.time = told.value ->> 1 AND own.nodeId = told.value ->> 2 AND own.parent IS told.value ->> 3 \
-        AND own.localtime IS told.value ->> 4 AND own.seq_num IS told.value ->> 5 AND own.rssi IS told.value ->> 6)";
-    let (source, told) = (origin.source.to_string(), json!(told).to_string());
-    let any = "SELECT EXISTS (SELECT 1 FROM NodeState WHERE source = ?1 AND generation = ?2 AND localId IS NOT NULL)";
-    for earlier in 0..i64::from(origin.generation.0) {
-        if sqlx::query_scalar(any).bind(&source).bind(earlier).fetch_one(&mut *change).await? {
-            let follow = sqlx::query(follow).bind(&source).bind(i64::from(origin.generation.0));
-            follow.bind(&told).bind(earlier).execute(&mut *change).await?;
-        }
-    }
-    Ok(())
-}
-
-/// One sensor for each node and sensor type: the oldest takes the new calibration.
-async fn replace_sensors(change: &mut SqliteConnection, sensors: &[Sensor]) -> Result<(), sqlx::Error> {
-    for sensor in sensors {
-        let update = "UPDATE Sensor SET calibrationSlope = ?, calibrationOffset = ? \
-                      WHERE id = (SELECT min(id) FROM Sensor WHERE nodeId IS ? AND sensorTypeId IS ?)";
-        let update = sqlx::query(update).bind(sensor.slope).bind(sensor.offset).bind(sensor.node).bind(sensor.kind);
-        if update.execute(&mut *change).await?.rows_affected() == 0 {
-            insert_sensors(change, std::slice::from_ref(sensor)).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn insert_sensors(change: &mut SqliteConnection, sensors: &[Sensor]) -> Result<(), sqlx::Error> {
-    let bind = |place: &mut Separated<'_, Sqlite, &'static str>, row: &Sensor| {
-        place.push_bind(row.kind).push_bind(row.node).push_bind(row.slope).push_bind(row.offset);
-    };
-    let into = "INSERT INTO Sensor (sensorTypeId, nodeId, calibrationSlope, calibrationOffset)";
-    store_rows(change, into, sensors, bind, "").await
-}
-
-/// The newer legacy table has no NULL in its key: it keeps 0.
-fn zeroed(state: &State) -> State {
-    State {
-        time: state.time.clone(),
-        node: state.node,
-        parent: state.parent,
-        localtime: state.localtime,
-        seq_num: Some(0),
-        rssi: state.rssi,
-        local_id: None,
-    }
 }
 
 /// A key that is already there is the request's fault; all else is the database's.
@@ -246,4 +237,9 @@ fn repeated(error: sqlx::Error) -> Refusal {
         Some(cause) if cause.is_unique_violation() => Refusal::LegacyKey(cause.message().to_owned()),
         _ => Refusal::Unavailable(error),
     }
+}
+
+/// Reads a request's rows. `told` says how they are judged.
+pub(super) fn parse(json: &[u8], told: &Told, manner: Manner) -> Result<Batch, Refusal> {
+    bulk::parse(json, manner, told.origin().is_some(), told.each())
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{address::quote_plus, classify::Kind};
 use crate::{
     domain::{Entity, EntityKind, Micros, RemoteId, Stream},
-    ports::{Ask, PushStatus, RemoteEntity},
+    ports::{Ask, PushStatus, RemoteEntity, Summary},
     wire,
 };
 
@@ -133,7 +133,16 @@ pub(super) fn update(entity: &RemoteEntity, row: &serde_json::Map<String, Value>
 }
 
 pub(super) fn push_status(status: &PushStatus) -> Call {
-    let body = Some(Body::json(&wire::push_status_to_json(status)));
+    status_report(&wire::push_status_to_json(status))
+}
+
+/// With figures, for a packhorse receiver.
+pub(super) fn push_summary(status: &PushStatus, summary: &Summary) -> Call {
+    status_report(&wire::push_summary_to_json(status, summary))
+}
+
+fn status_report(object: &Value) -> Call {
+    let body = Some(Body::json(object));
     Call { method: Method::POST, target: "pushstatus/".into(), body, success: Success::Object, kind: Kind::Store, rows_max: None }
 }
 

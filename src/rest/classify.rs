@@ -67,6 +67,11 @@ pub struct Status {
 pub enum Answer {
     /// The server answered completely.
     Status(Status),
+    /// A packhorse receiver refuses some rows, by their places, and has stored all others.
+    RowsRefused {
+        /// Why, without secrets.
+        detail: String,
+    },
     /// There was no connection, so not a byte of the request can have been read.
     NoConnection {
         /// Why.
@@ -156,6 +161,10 @@ pub fn classify(answer: &Answer, evidence: &Evidence) -> Outcome {
 fn meaning(answer: &Answer, evidence: &Evidence) -> Outcome {
     match answer {
         Answer::Status(status) => of_status(status, evidence),
+        Answer::RowsRefused { detail } => {
+            let advice = format!("the receiver refuses some rows, and has stored the others: {detail}");
+            Outcome::new(Verdict::Refused, advice).leaving(Trace::Possible)
+        }
         Answer::NoConnection { kind, detail } => Outcome::new(Verdict::NotStored, format!("{} ({detail})", no_connection(*kind))),
         Answer::BrokenAfterSend { detail } => broken(&format!("the connection broke before an answer ({detail})"), evidence),
         Answer::TimedOutAfterSend { after } => broken(

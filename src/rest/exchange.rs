@@ -15,7 +15,10 @@ use super::{
     classify::{Answer, Body, NoConnection, Status},
     retry_after,
 };
-use crate::wire;
+use crate::{
+    domain::{RefusedRow, Seq, Told},
+    wire::{self, RefusedRows, RunAnswer, run::SEEN_HEADER},
+};
 
 /// A body's time on the wire is reckoned at this rate at least.
 pub(super) const BYTES_PER_SECOND_MIN: u64 = 500;
@@ -25,6 +28,10 @@ pub(super) const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
 const ROW_BYTES_MAX: usize = 512;
 /// Any other answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// A receiver's answer about each row of a run: at worst every other row is refused.
+const RUN_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// No more rows than these are taken from one run of an answer: a request has fewer.
+const REFUSED_ROWS_MAX: usize = 1_000_000;
 /// So much of an answer is shown to people.
 const EXCERPT_CHARS: usize = 160;
 
@@ -52,6 +59,8 @@ pub(super) struct Exchanged {
     pub(super) certificate: Option<Vec<u8>>,
     /// What the answer says of the range that was asked for.
     pub(super) content_range: Option<String>,
+    /// What a packhorse receiver told of a run.
+    pub(super) told: Option<Told>,
     /// Bytes of the answer's body.
     pub(super) body_bytes: u64,
 }
@@ -65,6 +74,7 @@ impl From<Answer> for Exchanged {
             date: None,
             certificate: None,
             content_range: None,
+            told: None,
             body_bytes: 0,
         }
     }
@@ -178,6 +188,7 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
     let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
     // No answer is asked for compressed: one that says it is was not written for us.
     let is_plain = text(header::CONTENT_ENCODING).is_none_or(|encoding| encoding.trim().eq_ignore_ascii_case("identity"));
+    let seen = response.headers().get(SEEN_HEADER).and_then(|seen| seen.to_str().ok()).map(str::to_owned);
     let date = text(header::DATE).and_then(|text| retry_after::date(&text));
     let certificate = response.extensions().get::<TlsInfo>().and_then(TlsInfo::peer_certificate).map(<[u8]>::to_vec);
 
@@ -188,6 +199,7 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
             .saturating_add(ANSWER_BYTES_MAX)
             .min(terms.list_bytes_max),
         (Success::List, None) if code == 200 => terms.list_bytes_max,
+        (Success::Stored, _) if seen.is_some() => RUN_BYTES_MAX,
         (Success::List | Success::Object | Success::Stored, _) => ANSWER_BYTES_MAX,
     };
     let bytes = match body(&mut response, bytes_max, terms).await {
@@ -212,20 +224,42 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
         Some(_) => Body::Json,
         None => Body::Other,
     };
+    let run = json.clone().filter(|_| is_packhorse == Some(true) && seen.is_some() && success == Success::Stored);
+    let run = run.and_then(|json| serde_json::from_value::<RunAnswer>(json).ok());
+    let told = run.as_ref().zip(seen).map(|(run, seen)| told(&seen, run));
     let meets_contract = is_plain
         && json.as_ref().is_some_and(|json| match success {
             Success::List => code == 200 && json.is_array(),
             Success::Object => code == 201 && json.is_object(),
             // An empty list; one with words in it is an error that calls itself a success, and one under a page's type is not from the server.
             Success::Stored => {
-                code == 201 && json.as_array().is_some_and(Vec::is_empty) && !content_type.starts_with("text/html")
+                let stored_all = run.as_ref().is_some_and(|run| run.refused.is_empty());
+                let is_empty = json.as_array().is_some_and(Vec::is_empty);
+                code == 201 && (stored_all || is_empty) && !content_type.starts_with("text/html")
             }
         });
     let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
-    let answer = Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after });
+    let answer = match run {
+        Some(run) if is_plain && matches!(code, 207 | 422) && !run.refused.is_empty() => {
+            Answer::RowsRefused { detail: shown(&run.error.unwrap_or_default(), terms.secrets) }
+        }
+        Some(_) | None => Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after }),
+    };
     let body_bytes = bytes.len() as u64;
     let json = json.filter(|_| meets_contract).unwrap_or_default();
-    Exchanged { answer, json, is_packhorse, date, certificate, content_range, body_bytes }
+    Exchanged { answer, json, is_packhorse, date, certificate, content_range, told, body_bytes }
+}
+
+/// What the answer to a run tells: the highest seq, and each row that is refused.
+fn told(seen: &str, run: &RunAnswer) -> Told {
+    let mut refused: Vec<RefusedRow> = Vec::new();
+    for RefusedRows { reason, rows } in &run.refused {
+        let rows = rows.iter().flat_map(|(from, to)| *from..*to).take(REFUSED_ROWS_MAX);
+        refused.extend(rows.map(|row| RefusedRow { row: row as usize, reason: reason.clone() }));
+    }
+    refused.sort_by_key(|refused| refused.row);
+    refused.dedup_by_key(|refused| refused.row);
+    Told { seen: seen.parse().ok().map(Seq), refused }
 }
 
 enum Unread {

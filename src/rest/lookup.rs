@@ -16,6 +16,7 @@ mod identity;
 
 use std::collections::BTreeMap;
 
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 use self::identity::{Identities, Listed};
@@ -43,7 +44,7 @@ const GAP_SECONDS_MAX: i64 = 900;
 /// How many rows of a node there are in a range.
 pub(super) async fn count(sink: &RestSink, stream: Stream, node: i64, from: Micros, to: Micros) -> Result<u64, Outcome> {
     let call = calls::rows(stream, node, from, to, 0);
-    let sound = sink.call(&call, None).await?;
+    let sound = sink.call(&call, HeaderMap::new()).await?;
     matching(&call, sound.content_range.as_deref())
 }
 
@@ -57,7 +58,7 @@ pub(super) async fn arrived(sink: &RestSink, keys: &Rows) -> Result<Vec<Presence
         while let Some(span) = open.pop() {
             let rows_max = if span.is_second() { SECOND_ROWS_MAX } else { ROWS_MAX };
             let call = calls::rows(stream, span.node, Micros(span.from * SECOND), Micros(span.to * SECOND), rows_max);
-            let sound = sink.call(&call, None).await?;
+            let sound = sink.call(&call, HeaderMap::new()).await?;
             let matching = matching(&call, sound.content_range.as_deref())?;
             if matching > rows_max {
                 let [early, late] = span.halves().ok_or_else(|| odd(&call, &format!("{matching} rows in one second")))?;
@@ -87,7 +88,7 @@ pub(super) async fn keeping(sink: &RestSink, stream: Stream) -> Result<Keeping, 
     }
     if locked(&sink.numbers_states).is_none() {
         let call = calls::any_row(stream);
-        let sound = sink.call(&call, None).await?;
+        let sound = sink.call(&call, HeaderMap::new()).await?;
         let rows = sound.json.as_array().map_or(&[][..], Vec::as_slice);
         if rows.len() > 1 {
             return Err(odd(&call, "more rows came than were asked for: something on the way takes the Range away"));

@@ -10,7 +10,7 @@ use crate::{
     domain::{
         Deployment, Entity, EntityKind, House, Location, Micros, Node, NodeType, RemoteId, Room, RoomType, Sensor, SensorType,
     },
-    ports::{PushStatus, RemoteEntity},
+    ports::RemoteEntity,
 };
 
 /// An entity as the object to post or put; `id` only where the server must take ours.
@@ -203,15 +203,6 @@ impl Object<'_> {
     fn date(&self, key: &str) -> Option<Micros> {
         self.map.get(key).and_then(Value::as_str)?.parse().ok()
     }
-}
-
-/// A status report as the object to post.
-pub fn push_status_to_json(status: &PushStatus) -> Value {
-    serde_json::json!({
-        "hostname": status.hostname,
-        "version": status.version,
-        "localtime": status.localtime.to_string(),
-    })
 }
 
 #[cfg(test)]

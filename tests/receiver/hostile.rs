@@ -107,7 +107,7 @@ fn an_announced_body_that_is_too_large_is_refused_before_it_is_sent() {
 fn hostile_addresses_and_filters_are_refused_with_4xx() {
     let central = seeded(Manner::Packhorse);
     for (target, status) in [
-        ("/", 404),
+        ("/gateways", 404),
         ("/rest/", 404),
         ("/rest", 404),
         ("/rest/sensortype", 404),
@@ -129,7 +129,9 @@ fn hostile_addresses_and_filters_are_refused_with_4xx() {
         assert_eq!(answer.header("packhorse-receiver"), Some("1"), "{target}");
     }
     assert_refused(&central.get("/rest/sensortype"), 404, "/rest/sensortype/");
-    assert_refused(&central.call("DELETE", "/rest/node/?id=11", &[], None), 405, "DELETE");
+    assert_refused(&central.call("PATCH", "/rest/node/?id=11", &[], None), 405, "PATCH");
+    assert_refused(&central.call("DELETE", "/rest/bulk/", &[], None), 405, "DELETE");
+    assert_refused(&central.post("/rest/node/", r#"{"id": 3000000000}"#), 400, "32 bits");
     assert_refused(&central.call("PUT", "/rest/room/?id=1", &[], Some(b"{}")), 405, "PUT");
     assert_refused(&central.call("PUT", "/rest/sensortype/?id=0", &[], Some(b"{}")), 405, "PUT");
     assert_refused(&central.call("PUT", "/rest/node/?id=11", &[], Some(b"{\"id\": 12}")), 400, "12");

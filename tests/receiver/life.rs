@@ -158,12 +158,14 @@ fn it_stops_within_seconds_although_a_request_hangs_and_a_connection_idles() {
 fn what_cannot_be_opened_says_what_to_do() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let bind = |database: String, manner| {
-        let options = packhorse::receiver::Options { listen: "127.0.0.1:0".parse().unwrap(), database, manner };
+        let options = packhorse::receiver::Options::open("127.0.0.1:0".parse().unwrap(), database, manner);
         runtime.block_on(packhorse::receiver::Receiver::bind(options)).map(|_| ()).unwrap_err().to_string()
     };
     let dir = tempfile::tempdir().unwrap();
-    assert!(bind("mysql://u@h/db".to_owned(), Manner::Packhorse).contains("sqlite:///"));
-    assert!(bind("sqlite::memory:".to_owned(), Manner::Packhorse).contains("not a SQLite file"));
+    assert!(bind("postgres://u@h/db".to_owned(), Manner::Packhorse).contains("sqlite:///"));
+    assert!(bind("mysql://u@h/db".to_owned(), Manner::Legacy).contains("for tests"));
+    assert!(bind("mysql://u:hush@127.0.0.1:1/db".to_owned(), Manner::Packhorse).contains("mysql://u@127.0.0.1:1/db"));
+    assert!(bind("sqlite::memory:".to_owned(), Manner::Packhorse).contains("neither a SQLite file"));
     let absent = format!("sqlite://{}/absent/central.db", dir.path().display());
     assert!(bind(absent, Manner::Packhorse).contains("directory exists"));
     let path = dir.path().join("text.db");

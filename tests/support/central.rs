@@ -1,4 +1,4 @@
-//! A receiver in this process, on a file of its own, spoken to over a bare socket: what is sent is exactly what the test wrote.
+//! A receiver in this process, on a file or a database of its own, spoken to over a bare socket: what is sent is exactly what the test wrote.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -10,8 +10,12 @@ use std::{
     time::Duration,
 };
 
-use packhorse::receiver::{Manner, Options, Receiver, ReceiverError};
-use sqlx::{AssertSqlSafe, SqlitePool, sqlite::SqliteConnectOptions};
+use packhorse::receiver::{Manner, Options, Receiver, ReceiverError, Reload};
+use sqlx::{
+    AssertSqlSafe, Connection as _, MySqlConnection, MySqlPool, Row as _, SqlitePool,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions},
+    sqlite::SqliteConnectOptions,
+};
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +24,28 @@ pub struct Central {
     pub address: SocketAddr,
     pub path: PathBuf,
     runtime: Option<Runtime>,
-    pool: SqlitePool,
+    reload: Reload,
+    database: Database,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), ReceiverError>>>,
     dir: Option<tempfile::TempDir>,
+}
+
+/// The database behind it, for a look behind its back. References are not checked there: a test may seed a row without all that it
+/// points to.
+enum Database {
+    Sqlite(SqlitePool),
+    Mysql(MySqlPool),
+}
+
+/// Runs statements on a server.
+pub fn on(server: &MySqlConnectOptions, sql: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut line = MySqlConnection::connect_with(server).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut line).await.unwrap();
+        line.close().await.unwrap();
+    });
 }
 
 /// An answer as it came over the wire.
@@ -57,17 +79,57 @@ impl Central {
     }
 
     pub fn open(path: &Path, manner: Manner) -> Self {
+        let mut central = Self::serve(&format!("sqlite://{}", path.display()), manner, |runtime| {
+            let options = SqliteConnectOptions::new().filename(path).foreign_keys(false);
+            Database::Sqlite(runtime.block_on(SqlitePool::connect_with(options)).unwrap())
+        });
+        path.clone_into(&mut central.path);
+        central
+    }
+
+    /// On a database of a server; `admin` is for looks behind its back.
+    pub fn on_server(url: &str, admin: MySqlConnectOptions) -> Self {
+        Self::serve(url, Manner::Packhorse, |runtime| {
+            let pool = MySqlPoolOptions::new().max_connections(2).after_connect(|line, _| {
+                Box::pin(async move { sqlx::query("SET foreign_key_checks = 0").execute(line).await.map(drop) })
+            });
+            Database::Mysql(runtime.block_on(pool.connect_with(admin)).unwrap())
+        })
+    }
+
+    /// As the options say, on a file below a directory of its own.
+    pub fn with(options: impl FnOnce(Options) -> Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("central.db");
+        let database = format!("sqlite://{}", path.display());
+        let asked = options(Options::open("127.0.0.1:0".parse().unwrap(), database, Manner::Packhorse));
+        let mut central = Self::serve_as(asked, |runtime| {
+            let options = SqliteConnectOptions::new().filename(&path).foreign_keys(false);
+            Database::Sqlite(runtime.block_on(SqlitePool::connect_with(options)).unwrap())
+        });
+        central.path = path;
+        central.dir = Some(dir);
+        central
+    }
+
+    /// Reads tokens and certificate again.
+    pub fn reload(&self) -> Result<(), ReceiverError> {
+        self.reload.reload()
+    }
+
+    fn serve(database: &str, manner: Manner, look: impl FnOnce(&Runtime) -> Database) -> Self {
+        Self::serve_as(Options::open("127.0.0.1:0".parse().unwrap(), database, manner), look)
+    }
+
+    fn serve_as(options: Options, look: impl FnOnce(&Runtime) -> Database) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let options =
-            Options { listen: "127.0.0.1:0".parse().unwrap(), database: format!("sqlite://{}", path.display()), manner };
         let receiver = runtime.block_on(Receiver::bind(options)).unwrap();
         let address = receiver.local_addr();
         let stop = CancellationToken::new();
+        let reload = receiver.reload();
         let running = runtime.spawn(receiver.run(stop.clone()));
-        // References are not checked here: a test may seed a row without all that it points to.
-        let options = SqliteConnectOptions::new().filename(path).foreign_keys(false);
-        let pool = runtime.block_on(SqlitePool::connect_with(options)).unwrap();
-        Self { address, path: path.to_owned(), runtime: Some(runtime), pool, stop, running: Some(running), dir: None }
+        let database = look(&runtime);
+        Self { reload, address, path: PathBuf::new(), runtime: Some(runtime), database, stop, running: Some(running), dir: None }
     }
 
     fn runtime(&self) -> &Runtime {
@@ -88,19 +150,45 @@ impl Central {
     }
 
     pub fn sql(&self, sql: &str) {
-        self.runtime().block_on(sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool)).unwrap();
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::raw_sql(sql).execute(pool)).map(drop).unwrap(),
+            Database::Mysql(pool) => self.runtime().block_on(sqlx::raw_sql(sql).execute(pool)).map(drop).unwrap(),
+        }
     }
 
     pub fn number(&self, sql: &str) -> i64 {
-        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+            Database::Mysql(pool) => {
+                let row = self.runtime().block_on(sqlx::query(sql).fetch_one(pool)).unwrap();
+                row.get_unchecked::<i64, _>(0)
+            }
+        }
     }
 
     pub fn real(&self, sql: &str) -> f64 {
-        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+            Database::Mysql(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+        }
     }
 
+    /// A text, or a time as JSON writes it.
     pub fn string(&self, sql: &str) -> String {
-        self.runtime().block_on(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool)).unwrap()
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Sqlite(pool) => self.runtime().block_on(sqlx::query_scalar(sql).fetch_one(pool)).unwrap(),
+            Database::Mysql(pool) => {
+                let row = self.runtime().block_on(sqlx::query(sql).fetch_one(pool)).unwrap();
+                row.try_get::<String, _>(0).unwrap_or_else(|_| {
+                    let time: chrono::NaiveDateTime = row.get(0);
+                    packhorse::domain::Micros::from_datetime(time).to_string()
+                })
+            }
+        }
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -144,6 +232,18 @@ pub fn send(
     headers: &[(&str, &str)],
     body: Option<&[u8]>,
 ) {
+    try_send(line, address, method, target, headers, body).unwrap();
+}
+
+/// The same where the connection may break.
+pub fn try_send(
+    line: &mut TcpStream,
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> std::io::Result<()> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();
@@ -152,21 +252,21 @@ pub fn send(
         write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     head.push_str("\r\n");
-    line.write_all(head.as_bytes()).unwrap();
-    line.write_all(body.unwrap_or_default()).unwrap();
+    line.write_all(head.as_bytes())?;
+    line.write_all(body.unwrap_or_default())
 }
 
 /// Reads one answer; its body must have a length.
 pub fn receive(line: &mut TcpStream) -> Answer {
+    try_receive(line).expect("the connection ended before the answer did")
+}
+
+/// The same where the connection may break: `None`.
+pub fn try_receive(line: &mut TcpStream) -> Option<Answer> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        assert_eq!(
-            line.read(&mut byte).unwrap(),
-            1,
-            "the connection ended within the head: {:?}",
-            String::from_utf8_lossy(&head)
-        );
+        line.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
@@ -177,8 +277,8 @@ pub fn receive(line: &mut TcpStream) -> Answer {
     let mut answer = Answer { status, headers, body: Vec::new() };
     let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
     answer.body.resize(length, 0);
-    line.read_exact(&mut answer.body).unwrap();
-    answer
+    line.read_exact(&mut answer.body).ok()?;
+    Some(answer)
 }
 
 /// zlib (RFC 1950).

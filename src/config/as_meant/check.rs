@@ -232,8 +232,29 @@ impl Reader<'_, '_> {
     }
 
     fn receiver(&mut self) -> Receiver {
-        let receiver =
-            Receiver { listen: self.address("listen"), database: self.database(), tokens_file: self.path("tokens_file") };
+        let tls = match (self.path("cert_file"), self.path("key_file")) {
+            (Some(cert), Some(key)) => {
+                self.check_secret_file("key_file", &key);
+                Some((cert, key))
+            }
+            (None, None) => None,
+            (Some(_), None) => {
+                self.problem("cert_file", "there is no key for it".to_owned(), "write key_file as well");
+                None
+            }
+            (None, Some(_)) => {
+                self.problem("key_file", "there is no certificate for it".to_owned(), "write cert_file as well");
+                None
+            }
+        };
+        let tokens_file = self.path("tokens_file");
+        let receiver = Receiver { listen: self.address("listen"), database: self.database(), tokens_file, tls };
+        if !receiver.listen.ip().is_loopback() && receiver.tls.is_none() && receiver.tokens_file.is_some() {
+            self.warn(
+                "listen",
+                "tokens travel unencrypted: write cert_file and key_file, unless a proxy on this machine brings TLS",
+            );
+        }
         if let Some(path) = &receiver.tokens_file {
             self.check_secret_file("tokens_file", path);
         }

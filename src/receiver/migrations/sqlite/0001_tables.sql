@@ -93,7 +93,9 @@ CREATE TABLE Reading (
 CREATE INDEX Reading_node ON Reading (nodeId, time);
 CREATE INDEX Reading_location ON Reading (locationId, time);
 
--- source, generation and localId identify a state where the gateway tells them; else its natural key does, and NULL is a value there.
+-- Where the gateway tells them, source and localId identify a state, together with its time and node: two gateways that were cloned from
+-- one image number different states alike, and a gateway's database that was put back numbers anew. The generation is kept and not
+-- asked: a state that is sent again after such a change is the same state. Elsewhere the natural key identifies, and NULL is a value there.
 CREATE TABLE NodeState (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     time TEXT,
@@ -106,7 +108,7 @@ CREATE TABLE NodeState (
     generation INTEGER,
     localId INTEGER
 );
-CREATE UNIQUE INDEX NodeState_identity ON NodeState (source, generation, localId) WHERE localId IS NOT NULL;
+CREATE UNIQUE INDEX NodeState_identity ON NodeState (source, localId, ifnull(time, ''), ifnull(nodeId, -1)) WHERE localId IS NOT NULL;
 CREATE UNIQUE INDEX NodeState_natural ON NodeState (time, nodeId, ifnull(seq_num, 0), seq_num IS NULL) WHERE localId IS NULL;
 CREATE INDEX NodeState_node ON NodeState (nodeId, time);
 
@@ -116,4 +118,42 @@ CREATE TABLE Pushstatus (
     localtime TEXT,
     hostname TEXT,
     version TEXT
+);
+
+-- What follows is the receiver's own: no cogent-house tool knows it.
+
+-- A gateway as it last showed itself. Its token is kept as a hash; one token, one gateway.
+CREATE TABLE packhorse_gateway (
+    source TEXT PRIMARY KEY NOT NULL,
+    token TEXT UNIQUE,
+    name TEXT,
+    seen TEXT,
+    hostname TEXT,
+    version TEXT,
+    told TEXT,
+    depth INTEGER,
+    parked INTEGER,
+    lag_seconds INTEGER,
+    oldest_age_seconds INTEGER
+);
+
+-- The highest seq that was ever seen of a stream in an epoch.
+CREATE TABLE packhorse_run (
+    source TEXT NOT NULL,
+    epoch TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    highest INTEGER NOT NULL,
+    PRIMARY KEY (source, epoch, stream)
+);
+
+-- Requests of which every row is stored: an identical repeat is known by its receipt. Written with the rows, in one transaction.
+CREATE TABLE packhorse_receipt (
+    source TEXT NOT NULL,
+    epoch TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    end_seq INTEGER NOT NULL,
+    row_count INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    PRIMARY KEY (source, epoch, stream, first_seq)
 );
