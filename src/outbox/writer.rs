@@ -3,11 +3,13 @@
 //! The one rule: compute the new state, commit it, and only then make it one's own. After a failed commit the writer still tells the
 //! truth about what is known to be on the disk.
 
+mod open;
+
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
-    format::{self, CreateIntent, FORMAT_VERSION, Intent, Meta, Notes, Reason, StreamState},
+    format::{self, CreateIntent, Intent, Meta, Notes, Reason, StreamState},
     ledger::{self, LedgerChange, LedgerState, Repeats},
     parked::{self, HeldRows},
     places::Places,
@@ -137,79 +139,6 @@ impl Writer {
             mappings: self.mappings.iter().collect(),
             brought: self.brought.iter().map(|(what, entity)| (*what, entity.clone())).collect(),
         }
-    }
-
-    pub(super) fn load(store: &Store) -> Result<Self, StoreError> {
-        let damaged = |what: &str| StoreError::Damaged { path: store.path().into(), what: what.into() };
-        let meta = store.get(format::META)?.ok_or_else(|| damaged("it is empty, though it was in use"))?;
-        // The version is the first field of every version's meta, so that it can be told before the rest is understood.
-        let (found, _) = format::from_bytes::<u16>(&meta).ok_or_else(|| damaged("its description does not decode"))?;
-        if found != FORMAT_VERSION {
-            return Err(StoreError::Format { path: store.path().into(), found, known: FORMAT_VERSION });
-        }
-        let meta = decode::<Meta>(store, format::META)?.ok_or_else(|| damaged("its description is missing"))?;
-        let mut streams = Stream::ALL.map(|_| StreamState::new());
-        let mut places = Places::default();
-        for stream in Stream::ALL {
-            let state = decode::<StreamState>(store, &format::stream_key(stream))?;
-            let state = state.ok_or_else(|| damaged(&format!("the state of stream {stream} is missing")))?;
-            check_chunks(store, stream, &state, &mut places)?;
-            streams[usize::from(stream.number())] = state;
-        }
-        let mut ledgers = Stream::ALL.map(|_| LedgerState::new());
-        for stream in Stream::ALL {
-            let state = decode::<LedgerState>(store, &format::ledger_state_key(stream))?;
-            ledgers[usize::from(stream.number())] =
-                state.ok_or_else(|| damaged(&format!("what is known of the ledger of {stream} is missing")))?;
-        }
-        let held = parked::survey(store, &mut places)?;
-        let mut intents = [None; Stream::ALL.len()];
-        for stream in Stream::ALL {
-            intents[usize::from(stream.number())] = decode(store, &format::intent_key(stream))?;
-        }
-        let mut catalog = Catalog::new();
-        let mut mappings = Mappings::default();
-        for entry in store.scan(format::ENTITIES, &format::entity_key(format::ENTITIES, meta.generation, first_ref()))? {
-            let (key, value) = entry?;
-            let (generation, what) = format::parse_entity_key(&key).ok_or_else(|| damaged("a catalog key is not one"))?;
-            if generation == meta.generation {
-                let (entity, _) = format::from_bytes(&value).ok_or_else(|| damaged(&format!("{what} does not decode")))?;
-                catalog.insert(what, entity);
-            }
-        }
-        for entry in store.scan(format::MAPPINGS, &format::entity_key(format::MAPPINGS, meta.generation, first_ref()))? {
-            let (key, value) = entry?;
-            let (generation, what) = format::parse_entity_key(&key).ok_or_else(|| damaged("a mapping's key is not one"))?;
-            if generation == meta.generation {
-                let (id, _) =
-                    format::from_bytes(&value).ok_or_else(|| damaged(&format!("the mapping of {what} does not decode")))?;
-                mappings.insert(what, id);
-            }
-        }
-        let mut brought = Brought::new();
-        for entry in store.scan(format::BROUGHT, &format::entity_key(format::BROUGHT, meta.generation, first_ref()))? {
-            let (key, value) = entry?;
-            let (generation, what) =
-                format::parse_entity_key(&key).ok_or_else(|| damaged("the key of something brought is not one"))?;
-            if generation == meta.generation {
-                let (entity, _) =
-                    format::from_bytes(&value).ok_or_else(|| damaged(&format!("what was brought of {what} does not decode")))?;
-                brought.insert(what, entity);
-            }
-        }
-        Ok(Self {
-            meta,
-            streams,
-            ledgers,
-            catalog: Arc::new(catalog),
-            mappings: Arc::new(mappings),
-            brought: Arc::new(brought),
-            held: Arc::new(held),
-            places,
-            intents,
-            create_intent: decode(store, format::CREATE_INTENT)?,
-            notes: decode(store, format::NOTES)?.unwrap_or_default(),
-        })
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -648,51 +577,11 @@ fn remove_passed_chunks(
     Ok(passed)
 }
 
-/// At open: the chunks reach without a gap from the cursor to the next seq, and each is whole.
-fn check_chunks(store: &Store, stream: Stream, state: &StreamState, places: &mut Places) -> Result<(), StoreError> {
-    let prefix = format::chunk_prefix(stream);
-    let damaged = |what: String| StoreError::Damaged { path: store.path().into(), what };
-    let mut end = None;
-    for entry in store.scan(&prefix, &prefix)? {
-        let (key, bytes) = entry?;
-        let at = format::first_of_chunk_key(&key).unwrap_or_default();
-        let header = codec::peek(&bytes).map_err(|error| super::damaged_chunk(store, stream, at, &error))?;
-        let follows = match end {
-            Some(end) => header.first == end,
-            None => header.first <= state.cursor && header.end() > state.cursor,
-        };
-        if !follows || header.first != at || header.stream != stream {
-            return Err(damaged(format!("{stream} {} is missing", end.unwrap_or(state.cursor))));
-        }
-        places.add_pending(stream, header.first, header.lowest);
-        end = Some(header.end());
-    }
-    if end.unwrap_or(state.cursor) == state.next {
-        return Ok(());
-    }
-    let end = end.unwrap_or(state.cursor);
-    Err(damaged(format!("the {} end at seq {end}, not at {}", stream.plural(), state.next)))
-}
-
-fn decode<T: serde::de::DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = store.get(key)? else { return Ok(None) };
-    let value = format::from_bytes(&bytes).map(|(value, _)| value);
-    let damaged = || StoreError::Damaged {
-        path: store.path().into(),
-        what: format!("the value of {:?} does not decode", String::from_utf8_lossy(key)),
-    };
-    value.map(Some).ok_or_else(damaged)
-}
-
 fn put_or_remove<T: serde::Serialize>(change: &mut Change, key: &[u8], value: Option<&T>) {
     match value {
         Some(value) => change.put(key, format::to_bytes(value)),
         None => change.remove(key),
     }
-}
-
-fn first_ref() -> LocalRef {
-    LocalRef { kind: crate::domain::EntityKind::SensorType, id: crate::domain::LocalId(i64::MIN) }
 }
 
 /// The negative control of the kill tests: moves the watermark in a commit of its own, before the rows, as the old script did. Debug
