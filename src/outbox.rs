@@ -280,7 +280,12 @@ impl Outbox {
 
     /// Sets where a stream's capture begins; does nothing once that has been decided.
     pub async fn start(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.start(store, stream, position)).await
+        self.change(move |store, writer| writer.start(store, stream, position, Repeats::None)).await
+    }
+
+    /// As [`start`](Self::start), where another program may have sent what is in the source now.
+    pub async fn start_after_another(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.start(store, stream, position, Repeats::All)).await
     }
 
     /// Appends captured rows with their catalog and the watermark that covers them, in one commit. Rows that were counted before.

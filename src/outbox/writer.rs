@@ -279,7 +279,13 @@ impl Writer {
         self.streams[usize::from(stream.number())] = state;
     }
 
-    pub(super) fn start(&mut self, store: &Store, stream: Stream, position: Position) -> Result<(), StoreError> {
+    pub(super) fn start(
+        &mut self,
+        store: &Store,
+        stream: Stream,
+        position: Position,
+        repeats: Repeats,
+    ) -> Result<(), StoreError> {
         if self.state(stream).started {
             return Ok(());
         }
@@ -287,7 +293,7 @@ impl Writer {
         let mut change = Change::default();
         change.put(format::stream_key(stream), format::to_bytes(&state));
         let floor = Some(state.watermark.clone());
-        let ledger = LedgerState { floor, ..self.ledger(stream).clone() };
+        let ledger = LedgerState { floor, repeats, ..self.ledger(stream).clone() };
         self.set_ledger(store, stream, change, ledger)?;
         edge::pass("start:committed");
         self.set_state(stream, state);
