@@ -278,6 +278,11 @@ impl Outbox {
         self.0.durable.borrow().clone()
     }
 
+    /// Whatever of a stream is captured up to its watermark from now on may be there already: rows of it were appended that nobody counted.
+    pub async fn expect_repeats(&self, stream: Stream) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.expect_repeats(store, stream)).await
+    }
+
     /// Sets where a stream's capture begins; does nothing once that has been decided.
     pub async fn start(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
         self.change(move |store, writer| writer.start(store, stream, position, Repeats::None)).await
@@ -417,24 +422,39 @@ impl Outbox {
 
     /// Remembers central ids, and forgets those given as `None` with what was brought of them.
     pub async fn map(&self, pairs: Vec<(LocalRef, Option<RemoteId>)>) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.map(store, &pairs, Vec::new())).await
+        let generation = self.snapshot().meta.generation;
+        self.change(move |store, writer| writer.map(store, generation, &pairs, Vec::new())).await
     }
 
-    /// Remembers central ids together with what the entities were brought as, in one commit.
+    /// Remembers central ids together with what the entities were brought as, in one commit; nothing, when these are entities of another
+    /// generation than the present one.
     pub async fn map_as(
         &self,
+        generation: Generation,
         pairs: Vec<(LocalRef, RemoteId)>,
         brought: Vec<(LocalRef, Entity<RemoteId>)>,
     ) -> Result<(), StoreError> {
         let pairs: Vec<_> = pairs.into_iter().map(|(what, id)| (what, Some(id))).collect();
-        self.change(move |store, writer| writer.map(store, &pairs, brought)).await
+        self.change(move |store, writer| writer.map(store, generation, &pairs, brought)).await
     }
 
     /// Appends rows anew that were held for an entity, in commits of bounded size. Gives their number.
     pub async fn return_held(&self, what: LocalRef) -> Result<u64, StoreError> {
         let mut returned = 0;
         loop {
-            let some = self.change(move |store, writer| writer.return_held(store, what)).await?;
+            let shared = Arc::clone(&self.0);
+            let some = off_thread(move || {
+                let mut guard = lock(&shared.writer);
+                let (writer, keeper) = &mut *guard;
+                let store = shared.store();
+                let reach_down = |writer: &Writer, added: &[ChunkHeader]| {
+                    keeper.reach_down_for(&shared.path, writer, added).inspect_err(|_| store.give_up())
+                };
+                let some = writer.return_held(&store, what, reach_down)?;
+                shared.publish(writer, keeper);
+                Ok(some)
+            })
+            .await?;
             if some == 0 {
                 return Ok(returned);
             }
