@@ -442,19 +442,13 @@ impl Outbox {
     pub async fn return_held(&self, what: LocalRef) -> Result<u64, StoreError> {
         let mut returned = 0;
         loop {
-            let shared = Arc::clone(&self.0);
-            let some = off_thread(move || {
-                let mut guard = lock(&shared.writer);
-                let (writer, keeper) = &mut *guard;
-                let store = shared.store();
-                let reach_down = |writer: &Writer, added: &[ChunkHeader]| {
-                    keeper.reach_down_for(&shared.path, writer, added).inspect_err(|_| store.give_up())
-                };
-                let some = writer.return_held(&store, what, reach_down)?;
-                shared.publish(writer, keeper);
-                Ok(some)
-            })
-            .await?;
+            let path = self.path().to_owned();
+            let change = move |store: &Store, writer: &mut Writer, keeper: &mut Keeper| {
+                writer.return_held(store, what, |writer, added| {
+                    keeper.reach_down_for(&path, writer, added).inspect_err(|_| store.give_up())
+                })
+            };
+            let some = self.change_kept(change).await?;
             if some == 0 {
                 return Ok(returned);
             }
@@ -530,11 +524,20 @@ impl Outbox {
         T: Send + 'static,
         F: FnOnce(&Store, &mut Writer) -> Result<T, StoreError> + Send + 'static,
     {
+        self.change_kept(move |store, writer, _| change(store, writer)).await
+    }
+
+    /// The same, of a change that wants the sidecar written before it is committed.
+    async fn change_kept<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store, &mut Writer, &mut Keeper) -> Result<T, StoreError> + Send + 'static,
+    {
         let shared = Arc::clone(&self.0);
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            let result = change(&shared.store(), writer).inspect_err(|error| {
+            let result = change(&shared.store(), writer, keeper).inspect_err(|error| {
                 if ballast::is_full(error) {
                     ballast::give_up(&shared.path);
                 }
