@@ -5,9 +5,9 @@
 //!
 //! The one rule: every loop is joined before this returns, and what a loop was doing when it was stopped is safe to be cut off anywhere.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,9 +16,14 @@ use crate::{
     domain::{Epoch, Micros, Retry},
     mysql::{self, MysqlSource},
     outbox::{DataDir, DataDirError, OpenOptions, Outbox, Snapshot, StoreError},
-    ports::SourceError,
+    ports::{Source, SourceError},
+    queue::rewind::{Drained, Limits},
     rest::{self, RestError, RestSink},
-    sender,
+    sender::{self, helm::Helm},
+    status::{
+        board::{Board, Desk, Slot},
+        socket::Socket,
+    },
 };
 
 /// Rows in a page of capture.
@@ -84,7 +89,8 @@ pub enum DaemonError {
     },
 }
 
-/// Runs the pipelines of all enabled destinations until `stop`, or until all is delivered.
+/// Runs the pipelines of all enabled destinations until `stop`, or until all is delivered. What comes in at `changes` is the configuration from
+/// then on, as far as it can change while running.
 ///
 /// # Errors
 /// Only when nothing could be started; what befalls a pipeline is in its [`Summary`].
@@ -93,23 +99,138 @@ pub async fn run(
     source: &config::Source,
     mode: Mode,
     stop: &CancellationToken,
+    mut changes: mpsc::Receiver<Config>,
 ) -> Result<Vec<Summary>, DaemonError> {
     let data_dir = DataDir::own(&config.gateway.data_dir, rand::random)?;
-    let mut pipelines = Vec::new();
-    for destination in config.destinations.iter().filter(|destination| destination.enabled) {
-        let pipeline = Arc::new(Pipeline::new(config, source, destination, &data_dir, mode)?);
-        pipelines.push(revive(pipeline, stop.clone()));
-    }
+    let board = Arc::new(Board::new(data_dir.path()));
+    let mut fleet = Fleet { data_dir, mode, stop, board: Arc::clone(&board), lives: BTreeMap::new(), tasks: JoinSet::new() };
+    fleet.adjust(config, source)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        source = %data_dir.source(),
-        data_dir = %data_dir.path().display(),
-        destinations = pipelines.len(),
+        source = %fleet.data_dir.source(),
+        data_dir = %fleet.data_dir.path().display(),
+        destinations = fleet.lives.len(),
         "packhorse runs"
     );
-    let mut summaries = futures_util::future::join_all(pipelines).await;
+    let ended = CancellationToken::new();
+    let windows = windows(config, &board, ended.clone());
+    let work = async {
+        let summaries = fleet.run(&mut changes).await;
+        ended.cancel();
+        summaries
+    };
+    let (mut summaries, ()) = tokio::join!(work, windows);
     summaries.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(summaries)
+}
+
+/// Whatever the daemon can be looked at through; that one of them does not open is told and changes nothing else.
+async fn windows(config: &Config, board: &Arc<Board>, ended: CancellationToken) {
+    match Socket::bind(&config.status.socket).await {
+        Ok(socket) => socket.serve(Arc::clone(board), ended).await,
+        Err(error) => tracing::warn!(error = crate::chain(&error), "commands cannot reach this daemon"),
+    }
+}
+
+/// A pipeline as it was started.
+struct Life {
+    /// What it was started with: another one needs another life.
+    settings: (config::Destination, config::Source, String),
+    stop: CancellationToken,
+    /// Cancelled when it has ended.
+    ended: CancellationToken,
+}
+
+/// All pipelines.
+struct Fleet<'a> {
+    data_dir: DataDir,
+    mode: Mode,
+    stop: &'a CancellationToken,
+    board: Arc<Board>,
+    lives: BTreeMap<String, Life>,
+    tasks: JoinSet<Summary>,
+}
+
+impl Fleet<'_> {
+    /// Starts what is new, ends what is no longer there, and gives what has changed another life.
+    fn adjust(&mut self, config: &Config, source: &config::Source) -> Result<(), DaemonError> {
+        let wanted: Vec<_> = config.destinations.iter().filter(|destination| destination.enabled).collect();
+        // All of them first, so that a bad one changes nothing.
+        let mut changed = Vec::new();
+        for destination in &wanted {
+            let settings = ((*destination).clone(), source.clone(), config.gateway.id.clone());
+            if self.lives.get(&destination.name).is_some_and(|life| life.settings == settings) {
+                continue;
+            }
+            let helm = self.board.desks().iter().find(|desk| desk.name == destination.name).map(|desk| Arc::clone(&desk.helm));
+            let pipeline = Pipeline::new(config, source, destination, &self.data_dir, self.mode, helm)?;
+            changed.push((pipeline, settings));
+        }
+        let gone: Vec<_> =
+            self.lives.keys().filter(|name| !wanted.iter().any(|destination| destination.name == **name)).cloned().collect();
+        for name in gone {
+            tracing::info!(destination = name, "is not served any more");
+            self.board.remove(&name);
+            if let Some(life) = self.lives.remove(&name) {
+                life.stop.cancel();
+            }
+        }
+        for (pipeline, settings) in changed {
+            let before = self.lives.remove(&pipeline.desk.name);
+            if let Some(life) = &before {
+                life.stop.cancel();
+            }
+            let life = Life { settings, stop: self.stop.child_token(), ended: CancellationToken::new() };
+            self.board.put(Arc::clone(&pipeline.desk));
+            let (stop, ended, name) = (life.stop.clone(), life.ended.clone(), pipeline.desk.name.clone());
+            self.tasks.spawn(async move {
+                // Two lives of one outbox do not overlap.
+                if let Some(before) = before {
+                    before.ended.cancelled().await;
+                }
+                let summary = revive(Arc::new(pipeline), stop).await;
+                ended.cancel();
+                summary
+            });
+            self.lives.insert(name, life);
+        }
+        Ok(())
+    }
+
+    /// Until every pipeline has ended.
+    async fn run(&mut self, changes: &mut mpsc::Receiver<Config>) -> Vec<Summary> {
+        let mut summaries = BTreeMap::new();
+        let mut open = true;
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => match ended {
+                    None => break,
+                    Some(Ok(summary)) => { summaries.insert(summary.destination.clone(), summary); }
+                    // A pipeline's own defects are caught where it is revived.
+                    Some(Err(defect)) => tracing::error!(%defect, "a pipeline was lost"),
+                },
+                config = changes.recv(), if open && !self.stop.is_cancelled() => match config {
+                    None => open = false,
+                    Some(config) => self.change(&config),
+                },
+            }
+        }
+        summaries.into_values().collect()
+    }
+
+    /// A new configuration; one that cannot be used leaves everything as it is.
+    fn change(&mut self, config: &Config) {
+        let adjusted = config.need_source().map_err(|error| crate::chain(&error)).and_then(|source| {
+            if !config.destinations.iter().any(|destination| destination.enabled) {
+                return Err("no [[destination]] is enabled".to_owned());
+            }
+            self.adjust(config, source).map_err(|error| crate::chain(&error))
+        });
+        match adjusted {
+            Ok(()) => tracing::info!(destinations = self.lives.len(), "the configuration was reloaded"),
+            Err(error) => tracing::error!(error, "the new configuration cannot be used: the old one stays"),
+        }
+    }
 }
 
 /// Runs a pipeline in a task of its own: a defect that ends it is told, and as a daemon it is begun again.
@@ -123,6 +244,7 @@ async fn revive(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Summary {
             Some(Err(defect)) => defect.to_string(),
             None => "it ended without a word".to_owned(),
         };
+        pipeline.desk.set(Slot::Closed(format!("a defect stopped it: {defect}")));
         tracing::error!(destination = pipeline.name, defect, "a defect stopped this pipeline; what was committed is on the disk");
         if pipeline.mode == Mode::Once || stop.is_cancelled() {
             let error = Some(PipelineError::Defect(defect));
@@ -138,6 +260,7 @@ async fn revive(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Summary {
 struct Pipeline {
     name: String,
     path: std::path::PathBuf,
+    desk: Arc<Desk>,
     mode: Mode,
     open: OpenOptions,
     source: mysql::Options,
@@ -154,6 +277,7 @@ impl Pipeline {
         destination: &config::Destination,
         data_dir: &DataDir,
         mode: Mode,
+        helm: Option<Arc<Helm>>,
     ) -> Result<Self, DaemonError> {
         let name = destination.name.clone();
         let sink = RestSink::new(rest_options(destination, data_dir.source()));
@@ -161,8 +285,10 @@ impl Pipeline {
         let source_options = mysql_options(source);
         // A bad url is told now, not by a loop that tries it for ever.
         MysqlSource::new(source_options.clone())?;
+        let path = data_dir.outbox(&name);
+        let desk = Arc::new(desk(source, destination, &path, Drained::Yes, helm));
         Ok(Self {
-            path: data_dir.outbox(&name),
+            path,
             mode,
             open: OpenOptions { destination: name.clone(), source: data_dir.source(), epoch: Epoch(rand::random()) },
             name,
@@ -189,8 +315,10 @@ impl Pipeline {
                 pushstatus_interval: destination.pushstatus_interval,
                 label: config.gateway.id.clone(),
                 clock,
+                helm: Arc::clone(&desk.helm),
             },
             backoff_min: destination.backoff_min,
+            desk,
         })
     }
 
@@ -205,6 +333,7 @@ impl Pipeline {
                 Err(error) => error,
             };
             let text = crate::chain(&error);
+            self.desk.set(Slot::Closed(text.clone()));
             if self.mode == Mode::Once || stop.is_cancelled() {
                 tracing::error!(destination = self.name, error = text, "the outbox failed");
                 summary.error = Some(PipelineError::Store(Arc::new(error)));
@@ -236,11 +365,14 @@ impl Pipeline {
         // Each store that is made gets a life of its own, also the second one of this process (I3).
         let options = OpenOptions { epoch: Epoch(rand::random()), ..self.open.clone() };
         let path = self.path.clone();
+        self.desk.set(Slot::Opening);
         let outbox = match tokio::task::spawn_blocking(move || Outbox::open(&path, &options)).await {
             Ok(opened) => opened?,
             Err(defect) => std::panic::resume_unwind(defect.into_panic()),
         };
+        self.desk.set(Slot::Open(outbox.clone()));
         let result = self.join_loops(&outbox, stop, summary).await;
+        self.desk.set(Slot::Closed("packhorse is stopping".to_owned()));
         summary.outbox = Some(outbox.snapshot());
         // Closing syncs, which takes its time on a slow disk.
         let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;
@@ -280,6 +412,21 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// A destination's desk, as its settings have it.
+pub fn desk(
+    source: &config::Source,
+    destination: &config::Destination,
+    folder: &Path,
+    drained: Drained,
+    helm: Option<Arc<Helm>>,
+) -> Desk {
+    let limits =
+        Limits { outbox_bytes_max: destination.outbox_max_bytes, disk_reserve_bytes: source.disk_reserve_bytes, drained, clock };
+    let options = mysql_options(source);
+    let connect = Box::new(move || MysqlSource::new(options.clone()).map(|source| Box::new(source) as Box<dyn Source>));
+    Desk::new(&destination.name, folder, limits, connect, helm)
 }
 
 /// How the source is reached.

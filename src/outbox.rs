@@ -18,8 +18,10 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
+pub mod salvage;
 mod sidecar;
 mod store;
+pub mod verbs;
 mod writer;
 
 use std::{

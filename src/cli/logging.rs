@@ -2,10 +2,13 @@
 //!
 //! The one rule: at our levels only our own words; libraries are heard only when something is wrong.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::OnceLock,
+};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use super::Global;
 use crate::config::LogLevel;
@@ -36,18 +39,30 @@ fn filter(level: LogLevel) -> String {
     format!("{libraries},sled=error,packhorse={level}")
 }
 
+/// Where the filter of the running log can be changed.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
 /// Starts the log. Once for a process: later calls change nothing.
 pub fn start(level: LogLevel, format: LogFormat) {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::new(filter(level)));
-    let started = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(filter(level)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let lines = match format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    if started.is_err() {
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_err() {
         tracing::debug!("the log runs already");
+        return;
+    }
+    let _ = FILTER.set(handle);
+}
+
+/// Logs from another level on.
+pub fn change(level: LogLevel) {
+    if let Some(handle) = FILTER.get()
+        && let Err(error) = handle.reload(EnvFilter::new(filter(level)))
+    {
+        tracing::warn!(%error, "the level of the log could not be changed");
     }
 }
 

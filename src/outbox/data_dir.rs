@@ -157,7 +157,7 @@ pub(super) fn read_source_id(path: &Path) -> Result<Option<SourceId>, DataDirErr
 }
 
 /// Writes a small file so that after a crash there is the old content or the new one, and after `Ok` the new one.
-pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
     let written = File::create(&temporary).and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
     written.map_err(io_error(format!("writing {}", temporary.display())))?;

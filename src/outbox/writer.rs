@@ -3,6 +3,8 @@
 //! The one rule: compute the new state, commit it, and only then make it one's own. After a failed commit the writer still tells the
 //! truth about what is known to be on the disk.
 
+mod verbs;
+
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use super::{
