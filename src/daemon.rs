@@ -22,7 +22,9 @@ use crate::{
     sender::{self, helm::Helm},
     status::{
         board::{Board, Desk, Slot},
+        sampler,
         socket::Socket,
+        web::{self, Site},
     },
 };
 
@@ -113,7 +115,7 @@ pub async fn run(
         "packhorse runs"
     );
     let ended = CancellationToken::new();
-    let windows = windows(config, &board, ended.clone());
+    let windows = windows(config, &board, mode, ended.clone());
     let work = async {
         let summaries = fleet.run(&mut changes).await;
         ended.cancel();
@@ -125,11 +127,32 @@ pub async fn run(
 }
 
 /// Whatever the daemon can be looked at through; that one of them does not open is told and changes nothing else.
-async fn windows(config: &Config, board: &Arc<Board>, ended: CancellationToken) {
-    match Socket::bind(&config.status.socket).await {
-        Ok(socket) => socket.serve(Arc::clone(board), ended).await,
-        Err(error) => tracing::warn!(error = crate::chain(&error), "commands cannot reach this daemon"),
-    }
+async fn windows(config: &Config, board: &Arc<Board>, mode: Mode, ended: CancellationToken) {
+    let socket = async {
+        match Socket::bind(&config.status.socket).await {
+            Ok(socket) => socket.serve(Arc::clone(board), ended.clone()).await,
+            Err(error) => tracing::warn!(error = crate::chain(&error), "commands cannot reach this daemon"),
+        }
+    };
+    let page = async {
+        let site = Site {
+            board: Arc::clone(board),
+            label: config.gateway.id.clone(),
+            token: config.status.token.as_ref().map(|token| token.expose().to_owned()),
+            stall_max: config.status.stall_after,
+            clock,
+        };
+        match mode {
+            // Whoever waits for its end does not look at a page.
+            Mode::Once => {}
+            Mode::Daemon => {
+                if let Err(error) = web::serve(config.status.listen, site, ended.clone()).await {
+                    tracing::warn!(listen = %config.status.listen, %error, "the status page cannot be served: set status.listen");
+                }
+            }
+        }
+    };
+    tokio::join!(socket, page, sampler::run(Arc::clone(board), clock, ended.clone()));
 }
 
 /// A pipeline as it was started.

@@ -528,6 +528,7 @@ impl Sender<'_> {
         for what in self.held.iter().filter(|what| synced.mappings.contains(**what)) {
             tracing::info!(%what, "no longer held");
         }
+        self.options.helm.set_conflicts(synced.held.iter().map(|held| (held.what.to_string(), held.why.clone())).collect());
         self.held = synced.held.iter().map(|held| held.what).collect();
         if self.noted.len() > NOTED_MAX {
             self.noted.clear();

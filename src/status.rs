@@ -1,10 +1,17 @@
-//! What an operator wants to know of an outbox, gathered once and shown in every form: tables, JSON, later the page and the metrics.
+//! What an operator wants to know of an outbox, gathered once and shown in every form: tables, JSON, the page, the metrics.
 //!
 //! The one rule: figures come from what is durable, never from what a loop believes.
 
 pub mod board;
+pub mod chart;
+pub mod history;
+pub mod lines;
+pub mod metrics;
+pub mod page;
+pub mod sampler;
 pub mod sentence;
 pub mod socket;
+pub mod web;
 
 use std::time::Duration;
 

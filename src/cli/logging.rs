@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _};
 
 use super::Global;
-use crate::config::LogLevel;
+use crate::{config::LogLevel, daemon, status::lines::Keep};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,7 +50,7 @@ pub fn start(level: LogLevel, format: LogFormat) {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_err() {
+    if tracing_subscriber::registry().with(filter).with(lines).with(Keep { clock: daemon::clock }).try_init().is_err() {
         tracing::debug!("the log runs already");
         return;
     }

@@ -84,6 +84,7 @@ pub struct Helm {
     flush: Notify,
     traffic: Mutex<Traffic>,
     trouble_since: Mutex<Option<Micros>>,
+    conflicts: Mutex<Vec<(String, String)>>,
 }
 
 impl Default for Helm {
@@ -94,6 +95,7 @@ impl Default for Helm {
             flush: Notify::new(),
             traffic: Mutex::default(),
             trouble_since: Mutex::default(),
+            conflicts: Mutex::default(),
         }
     }
 }
@@ -112,6 +114,16 @@ impl Helm {
     /// What requests came to.
     pub fn traffic(&self) -> Traffic {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Entities that the destination could not be given, each with the reason, as of the last look.
+    pub fn conflicts(&self) -> Vec<(String, String)> {
+        self.conflicts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The sender found these.
+    pub(super) fn set_conflicts(&self, found: Vec<(String, String)>) {
+        *self.conflicts.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// Whether an operator paused it.

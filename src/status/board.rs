@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{DestinationStatus, Sender, gather, of_closed, watermarks};
 use crate::{
@@ -50,6 +50,8 @@ pub struct Desk {
     pub connect: Connect,
     slot: watch::Sender<Slot>,
     rate: Mutex<Option<f64>>,
+    /// When there was progress last, or no work.
+    went_on: Mutex<Instant>,
 }
 
 impl Desk {
@@ -67,6 +69,7 @@ impl Desk {
             connect,
             slot: watch::Sender::new(Slot::Opening),
             rate: Mutex::new(None),
+            went_on: Mutex::new(Instant::now()),
         }
     }
 
@@ -91,6 +94,20 @@ impl Desk {
     /// Somebody has measured that.
     pub fn set_rate(&self, rate: Option<f64>) {
         *self.rate.lock().unwrap_or_else(PoisonError::into_inner) = rate;
+    }
+
+    /// Somebody has looked whether it goes on: so many rows wait, and some were settled since the last look or not. An outbox that is not open is
+    /// work without progress; a pause is an operator's own.
+    pub fn progress(&self, pending: u64, has_moved: bool) {
+        let is_open = matches!(*self.slot.borrow(), Slot::Open(_));
+        if has_moved || self.helm.is_paused() || (is_open && pending == 0) {
+            *self.went_on.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+    }
+
+    /// How long there has been work and no progress.
+    pub fn stalled(&self) -> Duration {
+        self.went_on.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// Its outbox, or why it has none; one that is being opened is waited for a while.
