@@ -36,7 +36,7 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
     if !config.need_destinations()?.iter().any(|destination| destination.enabled) {
         return Err(CliError::Usage("every [[destination]] is disabled: set enabled = true for one".to_owned()));
     }
-    context.start_log(&config);
+    context.start_daemon_log(&config);
     let mode = if args.once { Mode::Once } else { Mode::Daemon };
     let summaries = context.block_on(async {
         let stop = CancellationToken::new();

@@ -150,7 +150,7 @@ pub const KEYS: &[Key] = &[
     key(Status, "socket", Path, Is("/run/packhorse/packhorse.sock"), "The Unix socket over which commands reach a running daemon."),
 
     key(Log, "level", Level, Is("info"), "What is logged; `-v` and `-q` go before it."),
-    key(Log, "file", Path, Absent, "A log file, rotated. Comes with later work: until then the log goes to standard error."),
+    key(Log, "file", Path, Absent, "The daemon's log file, begun anew at 5 MiB, with five before it kept; without it the log goes to standard error."),
 
     key(Receiver, "listen", Address, Is("127.0.0.1:6543"), "Where `packhorse receiver` listens; without `tokens_file` on the loopback address only."),
     key(Receiver, "database", Url, Is("sqlite:///var/lib/packhorse/central.db"), "Its database: `sqlite:///path/to/file` or `mysql://user:password@host/database`."),

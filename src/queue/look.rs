@@ -125,7 +125,7 @@ pub async fn show(outbox: &Outbox, stream: Stream, seq: Seq, answers: &Answers) 
         .rows
         .refers(0)
         .map(|what| Refers { entity: what.to_string(), central_id: snapshot.mappings.get(what).map(|id| id.0) });
-    let in_flight = snapshot.intent.is_some_and(|intent| intent.stream == stream && (intent.first..intent.end).contains(&seq));
+    let in_flight = snapshot.intent(stream).is_some_and(|intent| (intent.first..intent.end).contains(&seq));
     let detail = Detail {
         stream,
         record: record(&page.rows, 0, Some(seq)),

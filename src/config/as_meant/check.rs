@@ -234,11 +234,7 @@ impl Reader<'_, '_> {
             self.problem("level", format!("{} is not a level", quoted(&text)), format!("write one of {known}"));
             LogLevel::Info
         });
-        let file = self.path("file");
-        if file.is_some() {
-            self.warn("file", "log files come with later work; until then the log goes to standard error");
-        }
-        Log { level, file }
+        Log { level, file: self.path("file") }
     }
 
     fn receiver(&mut self) -> Receiver {
