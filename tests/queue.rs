@@ -9,6 +9,8 @@ mod support;
 mod damaged;
 #[path = "queue/parked.rs"]
 mod parked;
+#[path = "queue/reload.rs"]
+mod reload;
 #[path = "queue/running.rs"]
 mod running;
 #[path = "queue/stopped.rs"]

@@ -88,7 +88,7 @@ async fn a_second_daemon_is_refused_and_a_socket_left_over_is_replaced() {
         assert!(began.elapsed() < Duration::from_secs(30), "the socket is not replaced");
         sleep(Duration::from_millis(20)).await;
     }
-    scene.says(&["queue", "status"], 0, "waiting for the link").await;
+    scene.until(&["queue", "status", "--json"], |status| status["destinations"][0]["state"] == "waiting").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

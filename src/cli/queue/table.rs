@@ -106,6 +106,6 @@ mod tests {
             assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
             assert!(text.contains("12345"));
         }
-        assert!(table().to_text(Some(30)).contains("refused: a…"), "{}", table().to_text(Some(30)));
+        assert!(table().to_text(Some(30)).contains("refused: a …"), "{}", table().to_text(Some(30)));
     }
 }
