@@ -18,7 +18,7 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
-pub mod salvage;
+pub mod remains;
 mod sidecar;
 mod store;
 pub mod verbs;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{Micros, Position, Seq, Stream, Verdict},
-    outbox::{Outbox, Snapshot, StoreError, salvage::Salvage},
+    outbox::{Outbox, Snapshot, StoreError, remains::Remains},
     sender::helm::{Doing, Helm},
 };
 
@@ -257,8 +257,8 @@ fn doing(helm: &Helm, now: Micros) -> (State, Option<u64>) {
 }
 
 /// The status of an outbox that is not open, as far as it can be told: of what a copy of it still holds, or of nothing.
-pub fn of_closed(destination: &str, why: &str, salvage: Option<&Salvage>, now: Micros) -> DestinationStatus {
-    let left = salvage.map(Salvage::left);
+pub fn of_closed(destination: &str, why: &str, remains: Option<&Remains>, now: Micros) -> DestinationStatus {
+    let left = remains.map(Remains::left);
     let streams = Stream::ALL.map(|stream| {
         let place = usize::from(stream.number());
         StreamStatus {
@@ -286,7 +286,7 @@ pub fn of_closed(destination: &str, why: &str, salvage: Option<&Salvage>, now: M
         next_try_seconds: None,
         rows_per_second: None,
         eta_seconds: None,
-        epoch: salvage.and_then(Salvage::epoch).map_or_else(|| "unknown".to_owned(), |epoch| epoch.to_string()),
+        epoch: remains.and_then(Remains::epoch).map_or_else(|| "unknown".to_owned(), |epoch| epoch.to_string()),
         pending: streams.iter().map(|stream| stream.pending).sum(),
         parked: streams.iter().map(|stream| stream.parked).sum(),
         pending_bytes: 0,

@@ -122,7 +122,6 @@ async fn page_json_and_metrics_say_the_same_and_tell_what_is_held() {
         "up to date, last delivery at",
         "4,950",
         "held until Node 4242 is mapped",
-        "Catalog conflicts",
         "prefers-color-scheme",
     ] {
         assert!(page.contains(words), "no {words:?} in\n{page}");

@@ -80,6 +80,8 @@ pub fn start(level: LogLevel, format: LogFormat) {
 
 /// The same into a file, where one is named.
 pub fn start_in(file: Option<&Path>, level: LogLevel, format: LogFormat) {
+    // What the page shows is kept whatever the log leaves out.
+    let kept = Keep { clock: daemon::clock }.with_filter(EnvFilter::new(filter(LogLevel::Info)));
     let (filter, handle) = reload::Layer::new(EnvFilter::new(filter(level)));
     let (writer, ansi, failed) = target(file);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
@@ -87,8 +89,7 @@ pub fn start_in(file: Option<&Path>, level: LogLevel, format: LogFormat) {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let kept = Keep { clock: daemon::clock };
-    if tracing_subscriber::registry().with(filter).with(lines).with(kept).try_init().is_err() {
+    if tracing_subscriber::registry().with(lines.with_filter(filter)).with(kept).try_init().is_err() {
         tracing::debug!("the log runs already");
         return;
     }

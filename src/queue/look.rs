@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Answer, Answers, Detail, Failure, FailureKind, Filter, Group, QueueError, Record, Records, Refers, Told};
 use crate::{
     domain::{Cell, Freshness, Micros, Rows, Seq, Stream},
-    outbox::{Outbox, Parked, Reason, StoreError, salvage::Salvage, verbs::ParkedPlace},
+    outbox::{Outbox, Parked, Reason, StoreError, remains::Remains, verbs::ParkedPlace},
 };
 
 /// Records that are read at a time.
@@ -94,10 +94,10 @@ pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, answers: &Answer
 }
 
 /// The same, of a copy.
-pub async fn list_left(salvage: &Salvage, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
+pub async fn list_left(remains: &Remains, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
     for stream in Stream::ALL.into_iter().filter(|stream| filter.takes_stream(*stream)) {
         let mut left = limit;
-        for (first, _, rows) in salvage.records(stream) {
+        for (first, _, rows) in remains.records(stream) {
             let seq = |row: usize| Some(first.plus(row as u64));
             left -= give_rows(answers, filter, &rows, left, |row| record(&rows, row, seq(row))).await?;
             if left == 0 {
@@ -234,9 +234,9 @@ pub async fn parked_show(outbox: &Outbox, filter: &Filter, limit: u64, answers: 
 }
 
 /// The same, of a copy.
-pub async fn parked_show_left(salvage: &Salvage, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
+pub async fn parked_show_left(remains: &Remains, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
     let mut left = limit;
-    for (parked, rows) in salvage.parked() {
+    for (parked, rows) in remains.parked() {
         if filter.takes_reason(&parked.reason) {
             left -= give_rows(answers, filter, &rows, left, |row| parked_record(&parked, &rows, row)).await?;
         }

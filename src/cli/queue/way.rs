@@ -13,7 +13,7 @@ use crate::{
     cli::{CliError, Context},
     config::{Config, Destination},
     daemon,
-    outbox::{DataDir, DataDirError, Outbox, StoreError, salvage::Salvage},
+    outbox::{DataDir, DataDirError, Outbox, StoreError, remains::Remains},
     queue::{
         Answer, Answers, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act, look,
         rewind::{self, Drained},
@@ -207,31 +207,31 @@ async fn on_copy(
 ) -> Result<(), QueueError> {
     let why = crate::chain(damage);
     let copied = folder.to_owned();
-    let copy = tokio::task::spawn_blocking(move || Salvage::open(&copied, &std::env::temp_dir())).await;
+    let copy = tokio::task::spawn_blocking(move || Remains::open(&copied, &std::env::temp_dir())).await;
     let copy = copy.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
-    let salvage = copy.map_err(|error| {
+    let remains = copy.map_err(|error| {
         QueueError::told(FailureKind::Outbox, format!("{why}; no copy could be read: {}", crate::chain(&error)))
     })?;
     match request {
         Request::Status => {
-            let status = status::of_closed(&destination.name, &why, Some(&salvage), daemon::clock());
+            let status = status::of_closed(&destination.name, &why, Some(&remains), daemon::clock());
             return answers.give(Answer::Status(Box::new(status), Vec::new())).await;
         }
         Request::Verify => {
-            let left = salvage.left();
+            let left = remains.left();
             let rows = left.pending.iter().chain(&left.parked).sum();
             let text = format!("{rows} records can still be read of a copy");
             return answers.give(Answer::Told(Told { text, rows, wrong: vec![why] })).await;
         }
-        Request::List(filter, limit) => look::list_left(&salvage, &filter, limit, answers).await?,
-        Request::ParkedShow(filter, limit) => look::parked_show_left(&salvage, &filter, limit, answers).await?,
+        Request::List(filter, limit) => look::list_left(&remains, &filter, limit, answers).await?,
+        Request::ParkedShow(filter, limit) => look::parked_show_left(&remains, &filter, limit, answers).await?,
         Request::ParkedList(filter) => {
             let mut groups = look::Groups::default();
-            salvage.parked().for_each(|(parked, rows)| groups.add(&filter, &parked, &rows));
+            remains.parked().for_each(|(parked, rows)| groups.add(&filter, &parked, &rows));
             answers.give(Answer::Groups(groups.into_list())).await?;
         }
         Request::Show(stream, seq) => {
-            let found = salvage.records(stream).find(|(first, _, rows)| (*first..first.plus(rows.len() as u64)).contains(&seq));
+            let found = remains.records(stream).find(|(first, _, rows)| (*first..first.plus(rows.len() as u64)).contains(&seq));
             if let Some((first, captured_at, rows)) = found {
                 let detail = crate::queue::Detail {
                     stream,

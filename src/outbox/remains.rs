@@ -30,7 +30,7 @@ use crate::{
 const WINDOW: usize = 1 << 20;
 
 /// What is left.
-pub struct Salvage {
+pub struct Remains {
     origin: Origin,
     /// Chunks of records that wait, each with the number of its rows.
     chunks: BTreeMap<(Stream, Seq), Found>,
@@ -70,7 +70,7 @@ pub struct Left {
     pub lost_chunks: u64,
 }
 
-impl Salvage {
+impl Remains {
     /// Copies the store in use of a destination's folder into a folder of its own below `scratch`, and looks at what is there. Blocks.
     pub fn open(outbox: &Path, scratch: &Path) -> Result<Self, StoreError> {
         let sidecar = Sidecar::read(outbox)?;
@@ -82,7 +82,7 @@ impl Salvage {
         let copy = scratch.join(format!("packhorse-copy-{}-{:08x}", std::process::id(), rand::random::<u32>()));
         let cursors = Stream::ALL
             .map(|stream| sidecar.as_ref().map_or(Seq(0), |sidecar| sidecar.streams[usize::from(stream.number())].cursor));
-        let mut salvage = Self {
+        let mut remains = Self {
             origin: Origin::Nothing,
             chunks: BTreeMap::new(),
             parked: Vec::new(),
@@ -91,13 +91,13 @@ impl Salvage {
             lost: 0,
             copy: copy.clone(),
         };
-        let Some(store) = store else { return Ok(salvage) };
+        let Some(store) = store else { return Ok(remains) };
         copy_files(&store, &copy).map_err(io_error(format!("copying {} to {}", store.display(), copy.display())))?;
         match Store::open(&copy) {
             Ok(store) => {
-                if salvage.index(&store).is_ok() {
-                    salvage.origin = Origin::Store(store);
-                    return Ok(salvage);
+                if remains.index(&store).is_ok() {
+                    remains.origin = Origin::Store(store);
+                    return Ok(remains);
                 }
                 drop(store);
             }
@@ -106,8 +106,8 @@ impl Salvage {
         }
         // Opening the first copy may have changed it.
         let file = store.join("db");
-        salvage.search(&file).map_err(io_error(format!("reading {}", file.display())))?;
-        Ok(salvage)
+        remains.search(&file).map_err(io_error(format!("reading {}", file.display())))?;
+        Ok(remains)
     }
 
     /// Why this is not all, for people.
@@ -240,7 +240,7 @@ impl Salvage {
     }
 }
 
-impl Drop for Salvage {
+impl Drop for Remains {
     fn drop(&mut self) {
         self.origin = Origin::Nothing;
         if let Err(error) = std::fs::remove_dir_all(&self.copy)
