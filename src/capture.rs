@@ -310,11 +310,12 @@ impl Capture<'_> {
 
     /// Fetches and appends some pages of a stream; the next page is fetched while one is committed.
     async fn turn(&mut self, stream: &SourceStream, up_to: UpTo) -> Result<Turn, CaptureError> {
-        let after = self.outbox.snapshot().stream(stream.stream).watermark.clone();
+        let (outbox, options) = (self.outbox, self.options);
+        let after = outbox.snapshot().stream(stream.stream).watermark.clone();
         check_order(stream, &after)?;
         let limit = self.options.page_rows_max;
         let mut request = PageRequest { stream: stream.stream, after, before: up_to.time(), limit };
-        if let Some(why) = self.full() {
+        if let Some(why) = outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
             return Ok(Turn::Full(why));
         }
         let mut page = self.page_or_part(&mut request).await?;
@@ -339,7 +340,7 @@ impl Capture<'_> {
                 Err(SourceError::Row { .. }) => self.page_or_part(&mut request).await?,
                 fetched => fetched?,
             };
-            if let Some(why) = self.full() {
+            if let Some(why) = outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
                 return Ok(Turn::Full(why));
             }
         }
@@ -374,17 +375,6 @@ impl Capture<'_> {
             self.catalog = self.source.catalog().await?;
         }
         Ok(closure::changed(&self.catalog, &self.outbox.snapshot().catalog, roots.into_iter()))
-    }
-
-    /// Why there is no room for another page (I7); `None` when there is.
-    fn full(&self) -> Option<&'static str> {
-        if self.outbox.snapshot().live_bytes() >= self.options.outbox_bytes_max {
-            Some("outbox_max is reached")
-        } else if self.outbox.disk_free_bytes().is_some_and(|free| free < self.options.disk_reserve_bytes) {
-            Some("the disk has less free than disk_reserve")
-        } else {
-            None
-        }
     }
 }
 

@@ -7,7 +7,11 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -351,6 +355,7 @@ impl Pipeline {
         let mut retry = retry(Duration::from_secs(1), LOCAL_BACKOFF_MAX);
         let mut told = String::new();
         loop {
+            let began = Instant::now();
             let error = match self.run(stop, &mut summary).await {
                 Ok(()) => return summary,
                 Err(error) => error,
@@ -361,6 +366,10 @@ impl Pipeline {
                 tracing::error!(destination = self.name, error = text, "the outbox failed");
                 summary.error = Some(PipelineError::Store(Arc::new(error)));
                 return summary;
+            }
+            if began.elapsed() > LOCAL_BACKOFF_MAX {
+                retry.reset();
+                told.clear();
             }
             let wait = retry.next_wait();
             if told == text {

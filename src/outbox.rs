@@ -12,6 +12,8 @@
 //! The one rule: progress travels with what it is about. There is no call that moves a watermark without its rows, or a cursor without
 //! the batch it settles.
 
+mod ballast;
+mod compact;
 pub mod data_dir;
 pub mod format;
 pub mod look;
@@ -19,6 +21,7 @@ mod parked;
 mod places;
 mod recover;
 pub mod remains;
+mod salvage;
 mod sidecar;
 mod store;
 pub mod verbs;
@@ -27,19 +30,21 @@ mod writer;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 
+use self::{ballast::Room, compact::Need, sidecar::Keeper, store::Store, writer::Writer};
 pub use self::{
+    compact::Compacted,
     data_dir::{DataDir, DataDirError},
     format::{CreateIntent, Extent, Intent, Meta, Notes, Parked, Reason, StreamState},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
     store::StoreError,
     writer::OpenOptions,
 };
-use self::{sidecar::Keeper, store::Store, writer::Writer};
 use crate::{
     codec::{self, ChunkHeader},
     domain::{
@@ -151,16 +156,71 @@ impl Snapshot {
 
 struct Shared {
     path: PathBuf,
-    store: Store,
+    /// Compaction puts another one in its place. Whoever takes the writer as well takes it first.
+    store: RwLock<Store>,
     writer: Mutex<(Writer, Keeper)>,
     durable: watch::Sender<Snapshot>,
+    /// When it is looked again whether compaction is worth it; sooner where less than half of so many bytes wait.
+    compaction_due: Mutex<(Instant, u64)>,
 }
+
+/// How often it is looked whether compaction is worth it.
+const COMPACTION_EVERY: Duration = Duration::from_secs(10);
 
 impl Shared {
     fn new(path: &Path, store: Store, writer: Writer) -> Self {
         let durable = watch::Sender::new(writer.snapshot());
         let keeper = Keeper::new(&writer);
-        Self { path: path.into(), store, writer: Mutex::new((writer, keeper)), durable }
+        Self {
+            path: path.into(),
+            store: RwLock::new(store),
+            writer: Mutex::new((writer, keeper)),
+            durable,
+            compaction_due: Mutex::new((Instant::now(), 0)),
+        }
+    }
+
+    fn store(&self) -> RwLockReadGuard<'_, Store> {
+        self.store.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After an ack: now and then looks whether the files are worth being made smaller. That it fails is told, and is no failure of the ack;
+    /// an error of the disk shows at the next commit.
+    fn compact_if_due(&self, need: Need) {
+        let mut due = self.compaction_due.lock().unwrap_or_else(PoisonError::into_inner);
+        let (files_bytes, pending_bytes) = (self.store().disk_bytes(), self.durable.borrow().live_bytes());
+        let is_early = Instant::now() < due.0 && pending_bytes >= due.1 / 2;
+        // Only what costs more than these two figures keeps to a pace.
+        if is_early || !compact::is_worth_it(need, pending_bytes, files_bytes) {
+            return;
+        }
+        let look = || {
+            let live_bytes = compact::live_bytes(&self.store(), files_bytes)?;
+            if compact::is_worth_it(need, live_bytes, files_bytes) {
+                self.compact()?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = look() {
+            tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
+        }
+        *due = (Instant::now() + COMPACTION_EVERY, pending_bytes);
+    }
+
+    /// Copies what is live into a new store, and goes on with that one. Writers wait meanwhile.
+    fn compact(&self) -> Result<Compacted, StoreError> {
+        let guard = lock(&self.writer);
+        let began = Instant::now();
+        let bytes_before = self.store().disk_bytes();
+        let copy = compact::copy(&self.path, &self.store(), &guard.0)?;
+        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        compact::switch(&self.path, &mut store, copy).inspect_err(|_| store.give_up())?;
+        let compacted = Compacted { bytes_before, bytes_after: store.disk_bytes() };
+        tracing::info!(
+            outbox = %self.path.display(), bytes_before, bytes_after = compacted.bytes_after,
+            took_ms = began.elapsed().as_millis() as u64, "the outbox's files were made smaller"
+        );
+        Ok(compacted)
     }
 
     /// After a commit: what it made of the outbox may be seen (I2).
@@ -184,7 +244,7 @@ impl Outbox {
 
     /// Opens the outbox in a destination's folder, if there is one. Blocks.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
-        let Some((store, writer)) = writer::open_existing(path)? else { return Ok(None) };
+        let Some((store, writer)) = ballast::or_without(path, || writer::open_existing(path))? else { return Ok(None) };
         Ok(Some(Self(Arc::new(Shared::new(path, store, writer)))))
     }
 
@@ -214,8 +274,9 @@ impl Outbox {
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| shared.store.give_up())?;
-            writer.append(&shared.store, &captured)?;
+            let store = shared.store();
+            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
+            writer.append(&store, &captured)?;
             shared.publish(writer, keeper);
             Ok(())
         })
@@ -242,7 +303,22 @@ impl Outbox {
         at: Micros,
     ) -> Result<(), StoreError> {
         let next: Vec<Intent> = next.into_iter().collect();
-        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, at)).await
+        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, at)).await?;
+        let shared = Arc::clone(&self.0);
+        off_thread(move || {
+            shared.compact_if_due(Need::Tidiness);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes the files as small as what they hold, whatever that is. Changes wait meanwhile.
+    ///
+    /// # Errors
+    /// Nothing is lost. The outbox may have to be opened again.
+    pub async fn compact(&self) -> Result<Compacted, StoreError> {
+        let shared = Arc::clone(&self.0);
+        off_thread(move || shared.compact()).await
     }
 
     /// Writes down the run of a stream that may arrive by what is sent next; it replaces what was written of that stream before.
@@ -316,14 +392,32 @@ impl Outbox {
         .await
     }
 
-    /// Bytes that the disk under it has free for this user; `None` when the disk does not say.
-    pub fn disk_free_bytes(&self) -> Option<u64> {
-        rustix::fs::statvfs(&self.0.path).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    /// Why no other page may be appended (I7); `None` when one may. Pending records may take `bytes_max` encoded bytes, and the disk keeps
+    /// `reserve_bytes` for others. Where it has little room, the files are made smaller if that is worth it, and the ballast that was given
+    /// up on a full disk is made anew as soon as it can be.
+    pub async fn why_full(&self, bytes_max: u64, reserve_bytes: u64) -> Result<Option<&'static str>, StoreError> {
+        if self.0.durable.borrow().live_bytes() >= bytes_max {
+            return Ok(Some("outbox_max is reached"));
+        }
+        let shared = Arc::clone(&self.0);
+        let room = off_thread(move || {
+            let room = ballast::room(&shared.path, reserve_bytes);
+            if room == Room::Enough {
+                return Ok(room);
+            }
+            shared.compact_if_due(Need::Room);
+            Ok(ballast::room(&shared.path, reserve_bytes))
+        });
+        Ok(match room.await? {
+            Room::Enough => None,
+            Room::OnlyTheReserve => Some("the disk has less free than disk_reserve"),
+            Room::None => Some("the disk is full"),
+        })
     }
 
     /// Bytes that its files take on the disk.
     pub fn disk_bytes(&self) -> u64 {
-        self.0.store.disk_bytes()
+        self.0.store().disk_bytes()
     }
 
     /// Runs a change off the async threads, and publishes what it made of the outbox. A caller that goes away does not stop it.
@@ -336,7 +430,11 @@ impl Outbox {
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            let result = change(&shared.store, writer)?;
+            let result = change(&shared.store(), writer).inspect_err(|error| {
+                if ballast::is_full(error) {
+                    ballast::give_up(&shared.path);
+                }
+            })?;
             shared.publish(writer, keeper);
             Ok(result)
         })
@@ -349,7 +447,7 @@ impl Outbox {
         F: FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     {
         let shared = Arc::clone(&self.0);
-        off_thread(move || read(&shared.store)).await
+        off_thread(move || read(&shared.store())).await
     }
 }
 
@@ -412,5 +510,7 @@ fn damaged_chunk(store: &Store, stream: Stream, seq: Seq, error: &codec::CodecEr
     StoreError::Damaged { path: store.path().into(), what: format!("the chunk of {stream} {seq}: {error}") }
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

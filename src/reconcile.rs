@@ -507,14 +507,7 @@ impl Look<'_> {
     async fn append(&mut self) -> Result<(), ReconcileError> {
         let Some(rows) = self.found.take() else { return Ok(()) };
         let snapshot = self.outbox.snapshot();
-        let full = if snapshot.live_bytes() >= self.options.outbox_bytes_max {
-            Some("outbox_max is reached")
-        } else if self.outbox.disk_free_bytes().is_some_and(|free| free < self.options.disk_reserve_bytes) {
-            Some("the disk has less free than disk_reserve")
-        } else {
-            None
-        };
-        if let Some(why) = full {
+        if let Some(why) = self.outbox.why_full(self.options.outbox_bytes_max, self.options.disk_reserve_bytes).await? {
             return Err(ReconcileError::Full { why, queued: self.queued });
         }
         let catalog = match self.catalog.take() {

@@ -28,7 +28,7 @@ use reqwest::{Client, header};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Entity, Generation, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Verdict},
+    domain::{Entity, EntityKind, Generation, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Verdict},
     ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Traffic},
     wire,
 };
@@ -329,6 +329,10 @@ impl Sink for RestSink {
     }
 
     async fn update(&self, entity: &RemoteEntity) -> Result<(), Outcome> {
+        // A node has no column that we do not know.
+        if entity.entity.kind() == EntityKind::Node {
+            return self.stored(&calls::update(entity, &serde_json::Map::new())).await.map(drop);
+        }
         let call = calls::row(entity.entity.kind(), entity.id);
         let rows = self.stored(&call).await?;
         let row = rows

@@ -3,6 +3,7 @@
 //! The one rule: the owner of the data directory is the only one who opens its outboxes, because opening writes. So a running daemon is asked
 //! over its socket, and only where none runs the files are opened; damaged ones are looked at as a copy.
 
+pub mod compact;
 pub mod export;
 pub mod list;
 pub mod parked;
@@ -37,6 +38,8 @@ enum QueueCommand {
     Status(status::StatusArgs),
     /// Show records that wait, decoded, the oldest first
     List(list::ListArgs),
+    /// Make the files of a stopped outbox as small as what they hold
+    Compact(compact::CompactArgs),
     /// Show one record, and what it points to
     Show(show::ShowArgs),
     /// Write records that wait, or are parked, as CSV or JSON Lines
@@ -62,6 +65,7 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
     match &args.command {
         QueueCommand::Status(args) => status::run(args, context),
         QueueCommand::List(args) => list::run(args, context),
+        QueueCommand::Compact(args) => compact::run(args, context),
         QueueCommand::Show(args) => show::run(args, context),
         QueueCommand::Export(args) => export::run(args, context),
         QueueCommand::Parked(args) => parked::run(args, context),

@@ -6,8 +6,9 @@
 //! <data_dir>/<destination>/CURRENT     the name of the store in use
 //! <data_dir>/<destination>/gen-N/      stores; compaction makes the next one and switches CURRENT to it
 //! <data_dir>/<destination>/sidecar      from where the source is captured again if the store is lost
+//! <data_dir>/<destination>/ballast      bytes to give up when the disk is full
 //! <data_dir>/<destination>/aside/       damaged stores; nothing reads them, and nothing deletes them
-//! <data_dir>/<destination>/gen-N.making/    a store before its first commit is on the disk; nothing in it counts
+//! <data_dir>/<destination>/gen-N.making/    a store before its first commit, or all of its copy, is on the disk; nothing in it counts
 //! ```
 //!
 //! The one rule: what is here and cannot be understood is left where it is, or renamed; it is never deleted.
@@ -171,6 +172,9 @@ pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
     let name = match std::fs::read_to_string(&file) {
         Ok(name) => name,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::IsADirectory) => {
+            return Err(StoreError::Damaged { path: outbox.into(), what: format!("CURRENT does not name a store: {error}") });
+        }
         Err(cause) => return Err(io_error(format!("reading {}", file.display()))(cause)),
     };
     let store = outbox.join(name.trim());
@@ -192,20 +196,29 @@ pub(super) fn set_current(outbox: &Path, store: &Path) -> Result<(), StoreError>
 
 /// Stores under a destination's folder, oldest first.
 pub(super) fn stores(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let is_store = |path: &PathBuf| path.file_name().is_some_and(|name| is_store_name(&name.to_string_lossy()));
+    Ok(listed(outbox)?.into_iter().filter(is_store).collect())
+}
+
+fn listed(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match std::fs::read_dir(outbox) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error(format!("listing {}", outbox.display()))(error)),
     };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(io_error(format!("listing {}", outbox.display())))?;
-        if is_store_name(&entry.file_name().to_string_lossy()) {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>();
+    let mut paths = paths.map_err(io_error(format!("listing {}", outbox.display())))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Stores under a destination's folder that were never finished.
+pub(super) fn unfinished(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let is_making = |path: &PathBuf| {
+        let is_store = path.file_stem().is_some_and(|stem| is_store_name(&stem.to_string_lossy()));
+        is_store && path.extension().is_some_and(|end| end == "making")
+    };
+    Ok(listed(outbox)?.into_iter().filter(is_making).collect())
 }
 
 /// The folder for the `number`th store.

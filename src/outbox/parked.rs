@@ -61,7 +61,8 @@ impl Parking {
     }
 }
 
-/// Adds rows to a change as parked chunks.
+/// Adds rows to a change as parked chunks, joined to a small one that waits for the same. Of one reason and stream only once in a change: a
+/// second time would join the same chunk, and undo the first.
 pub(super) fn park(
     store: &Store,
     change: &mut Change,
@@ -70,16 +71,27 @@ pub(super) fn park(
     reason: &Reason,
     notes: &mut Notes,
 ) -> Result<Parking, StoreError> {
+    Ok(match small_chunk(store, run, rows, reason)? {
+        Some(small) => {
+            let parking = write(change, &small.run, &small.rows, reason, notes, Some(small.number));
+            Parking { joined_bytes: Some(small.bytes), ..parking }
+        }
+        None => write(change, run, rows, reason, notes, None),
+    })
+}
+
+/// Adds rows to a change as parked chunks of their own.
+pub(super) fn park_apart(change: &mut Change, run: &Run, rows: &Rows, reason: &Reason, notes: &mut Notes) {
+    write(change, run, rows, reason, notes, None);
+}
+
+/// The first chunk takes the place of the one that is `joined`.
+fn write(change: &mut Change, run: &Run, rows: &Rows, reason: &Reason, notes: &mut Notes, mut joined: Option<u64>) -> Parking {
     let mut reason = reason.clone();
     if let Reason::Refused(why) = &mut reason {
         shorten(why);
     }
     let mut parking = Parking::default();
-    let small = small_chunk(store, run, rows, &reason)?;
-    let (run, rows, mut joined) = match &small {
-        Some(small) => (&small.run, &small.rows, Some(small.number)),
-        None => (run, rows, None),
-    };
     for chunk in codec::encode(run, rows, PARKED_CHUNK_BYTES_MAX) {
         let parked = Parked { stream: rows.stream(), count: chunk.header.count, at: run.captured_at, reason: reason.clone() };
         let value = [format::to_bytes(&parked), chunk.bytes].concat();
@@ -91,8 +103,7 @@ pub(super) fn park(
         parking.chunks.push((number, chunk.header.lowest));
         change.put(format::parked_key(&reason, number), value);
     }
-    parking.joined_bytes = small.map(|small| small.bytes);
-    Ok(parking)
+    parking
 }
 
 /// A small chunk with more rows behind its own.

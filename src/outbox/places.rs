@@ -21,6 +21,11 @@ impl Places {
         self.pending[usize::from(stream.number())].values().copied().chain(parked).min()
     }
 
+    /// The lowest place of the rows of a stream that wait.
+    pub(super) fn lowest_pending(&self, stream: Stream) -> Option<i64> {
+        self.pending[usize::from(stream.number())].values().copied().min()
+    }
+
     pub(super) fn add_pending(&mut self, stream: Stream, first: Seq, lowest: i64) {
         self.pending[usize::from(stream.number())].insert(first, lowest);
     }
@@ -50,7 +55,7 @@ mod tests {
         places.add_pending(Stream::Reading, Seq(9), 50);
         places.add_pending(Stream::NodeState, Seq(0), 1);
         places.add_parked(3, Stream::Reading, 40);
-        assert_eq!(places.lowest(Stream::Reading), Some(40));
+        assert_eq!((places.lowest(Stream::Reading), places.lowest_pending(Stream::Reading)), (Some(40), Some(50)));
         places.remove_parked(3);
         assert_eq!(places.lowest(Stream::Reading), Some(50));
         places.remove_pending(Stream::Reading, Seq(9));

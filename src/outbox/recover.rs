@@ -6,67 +6,102 @@
 //!
 //! The one rule: a full or failing disk is not damage, and neither is another version's store or another gateway's: these are left alone.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{
-    data_dir,
+    ballast, compact, data_dir,
     format::{FORMAT_VERSION, Meta, StreamState},
+    salvage::Salvage,
     sidecar::Sidecar,
     store::{Store, StoreError, io_error, sync_path},
     writer::{OpenOptions, Writer},
 };
 use crate::{
-    domain::{Brought, Generation, Mappings, Position, Stream},
+    domain::{Brought, Generation, Mappings, Stream},
     edge,
 };
 
-/// Opens the outbox of a destination, whatever has become of it.
+/// Opens the outbox of a destination, whatever has become of it; on a full disk with what its ballast gives.
 pub(super) fn open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
+    ballast::or_without(outbox, || try_open(outbox, options))
+}
+
+fn try_open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     std::fs::create_dir_all(outbox).map_err(io_error(format!("creating {}", outbox.display())))?;
     outbox.parent().map_or(Ok(()), sync_path)?;
     let sidecar = Sidecar::read(outbox)?;
     if let Some(sidecar) = &sidecar {
         belongs(outbox, &sidecar.meta, options)?;
     }
-    let damage = match in_use(outbox, sidecar.as_ref()) {
-        Ok(Some((store, writer))) => {
+    let (damage, sidecar) = match in_use(outbox, sidecar.as_ref()) {
+        Ok(Found::Whole(store, writer)) => {
             belongs(outbox, writer.meta(), options)?;
             // An outbox that is older than sidecars gets one; one that is behind is brought up to date.
             writer.sidecar().write(outbox)?;
-            return Ok((store, writer));
+            for path in compact::tidy(outbox, store.path())? {
+                set_aside(outbox, &path, options)?;
+            }
+            return Ok((store, *writer));
         }
-        Ok(None) if sidecar.is_none() => return first(outbox, options),
-        Ok(None) => "there is a sidecar and no store".to_owned(),
-        Err(StoreError::Damaged { what, .. }) => what,
+        Ok(Found::Nothing) if sidecar.is_none() && !was_in_use(outbox)? => return first(outbox, options),
+        Ok(Found::Nothing) if sidecar.is_none() => ("its store and its sidecar are gone".to_owned(), None),
+        Ok(Found::Nothing) => ("there is a sidecar and no store".to_owned(), sidecar),
+        // Of two lives nobody knows which is the later one: what either would capture is captured again.
+        Ok(Found::Contradicted { what, bound }) => (what, sidecar.map(|sidecar| sidecar.lowered_to(&bound))),
+        Err(StoreError::Damaged { what, .. }) => (what, sidecar),
         Err(other) => return Err(other),
     };
+    ballast::may_be_damage(outbox, &damage)?;
     rebuild(outbox, options, sidecar.as_ref(), &damage)
 }
 
-/// The store in use, if it opens and is what its sidecar knows.
-fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Option<(Store, Writer)>, StoreError> {
+/// What is in use.
+enum Found {
+    Nothing,
+    Whole(Store, Box<Writer>),
+    /// A store that opens, and is not what its sidecar knows; with what its own sidecar would say.
+    Contradicted {
+        what: String,
+        bound: Sidecar,
+    },
+}
+
+/// The store in use.
+fn in_use(outbox: &Path, sidecar: Option<&Sidecar>) -> Result<Found, StoreError> {
     let current = data_dir::current(outbox)?;
     let is_current = current.is_some();
     let path = match current {
         Some(path) => path,
         // Complete, and the power went before it was made the one in use.
-        None => match data_dir::stores(outbox)?.pop() {
+        None => match newest(outbox)? {
             Some(path) => path,
-            None => return Ok(None),
+            None => return Ok(Found::Nothing),
         },
     };
     let store = Store::open(&path)?;
     let writer = Writer::load(&store)?;
     if let Some(what) = sidecar.and_then(|sidecar| sidecar.contradicts(writer.meta(), writer.streams())) {
-        return Err(StoreError::Damaged { path, what });
+        return Ok(Found::Contradicted { what, bound: writer.sidecar() });
     }
     if !is_current {
         data_dir::set_current(outbox, &path)?;
     }
-    Ok(Some((store, writer)))
+    Ok(Found::Whole(store, Box::new(writer)))
+}
+
+/// Whether an outbox has been here before, by what is only made beside one that works.
+fn was_in_use(outbox: &Path) -> Result<bool, StoreError> {
+    Ok(outbox.join("aside").exists() || ballast::is_there(outbox) || !data_dir::stores(outbox)?.is_empty())
+}
+
+/// The newest store that is no copy which was never switched to.
+fn newest(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
+    for path in data_dir::stores(outbox)?.into_iter().rev() {
+        if path.join("db").is_file() && !compact::is_unused_copy(outbox, &path)? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), StoreError> {
@@ -82,32 +117,48 @@ fn belongs(outbox: &Path, meta: &Meta, options: &OpenOptions) -> Result<(), Stor
 
 fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreError> {
     let meta = meta(options, Generation(0));
-    make(outbox, 1, &Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new()))
+    let writer = Writer::new(meta, Stream::ALL.map(|_| StreamState::new()), Mappings::default(), Brought::new());
+    make(outbox, 1, writer, &Salvage::none())
 }
 
-/// Begins a new epoch where the sidecar says, and sets the damaged store aside.
+/// Begins a new epoch where the sidecar says, with what can be read of the parked rows, and sets the damaged store aside.
 fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, damage: &str) -> Result<(Store, Writer), StoreError> {
+    let old = data_dir::stores(outbox)?;
+    let salvage = Salvage::survey(readable(outbox)?, sidecar, options);
     let begin = |stream: Stream| {
-        let bound = sidecar.map(|sidecar| &sidecar.streams[usize::from(stream.number())]);
-        let (started, watermark) = bound.map_or((true, Position::Start), |bound| (bound.started, bound.from.clone()));
-        StreamState { watermark, started, ..StreamState::new() }
+        let started = sidecar.is_none_or(|sidecar| sidecar.streams[usize::from(stream.number())].started);
+        StreamState { watermark: salvage.begin(stream).clone(), started, ..StreamState::new() }
     };
     let generation = sidecar.map_or(Generation(0), |sidecar| sidecar.meta.generation);
     let mappings = sidecar.map(|sidecar| sidecar.mappings.iter().copied().collect()).unwrap_or_default();
     let brought = sidecar.map(|sidecar| sidecar.brought.iter().cloned().collect()).unwrap_or_default();
-    let old = data_dir::stores(outbox)?;
     let number = old.last().and_then(|path| data_dir::store_number(path)).unwrap_or(0) + 1;
     let writer = Writer::new(meta(options, generation), Stream::ALL.map(begin), mappings, brought);
+    let (store, writer) = make(outbox, number, writer, &salvage)?;
+    drop(salvage);
     tracing::error!(
         outbox = %outbox.display(), damage, epoch = %writer.meta().epoch,
         readings_from = %writer.streams()[0].watermark, node_states_from = %writer.streams()[1].watermark,
+        parked_rows_kept = writer.streams().iter().map(StreamState::parked_now).sum::<u64>(),
         "the outbox is damaged: it is set aside, and the source is captured again from here"
     );
-    let made = make(outbox, number, &writer)?;
     for path in old {
         set_aside(outbox, &path, options)?;
     }
-    Ok(made)
+    Ok((store, writer))
+}
+
+/// The damaged store, where sled still opens it.
+fn readable(outbox: &Path) -> Result<Option<Store>, StoreError> {
+    let Ok(current) = data_dir::current(outbox) else { return Ok(None) };
+    let path = match current {
+        Some(path) => Some(path),
+        None => newest(outbox)?,
+    };
+    match path.map(|path| Store::open(&path)).transpose() {
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        opened => opened,
+    }
 }
 
 fn meta(options: &OpenOptions, generation: Generation) -> Meta {
@@ -123,28 +174,21 @@ fn meta(options: &OpenOptions, generation: Generation) -> Meta {
 /// Makes a store under another name, which it loses when its first commit is on the disk: what a crash leaves of the making may not even
 /// open, and holds nothing that anyone was told of. The sidecar goes before CURRENT: a crash between them makes one more new epoch from
 /// the same place.
-fn make(outbox: &Path, number: usize, content: &Writer) -> Result<(Store, Writer), StoreError> {
+fn make(outbox: &Path, number: usize, mut content: Writer, salvage: &Salvage) -> Result<(Store, Writer), StoreError> {
     let path = data_dir::store_path(outbox, number);
     let making = path.with_extension("making");
-    match std::fs::remove_dir_all(&making) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error(format!("removing {}", making.display()))(cause));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    compact::remove_folder(&making)?;
     let store = Store::open(&making)?;
+    let taken = salvage.copy(&store, content.meta().epoch)?;
+    content.take_over(taken.parked, taken.next_parked);
     content.write_to(&store)?;
     drop(store);
-    edge::pass("make:store");
     std::fs::rename(&making, &path).map_err(io_error(format!("renaming {}", making.display())))?;
     sync_path(outbox)?;
-    edge::pass("make:renamed");
-    content.sidecar().write(outbox)?;
-    edge::pass("make:sidecar");
-    data_dir::set_current(outbox, &path)?;
-    edge::pass("make:current");
     let store = Store::open(&path)?;
     let writer = Writer::load(&store)?;
+    writer.sidecar().write(outbox)?;
+    data_dir::set_current(outbox, &path)?;
     Ok((store, writer))
 }
 

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! It is a lower bound: whatever the store settled after it was written is captured once more, and a destination tells a repeat by its
-//! identity (I6). So it is written at every change of epoch or mapping, before rows are appended that lie before all that waited, and else
-//! now and then.
+//! identity (I6). So it is written at every change of epoch or mapping, when it is decided where capture begins, before rows are appended
+//! that lie before all that waited, and else now and then.
 //!
 //! The one rule: it never says more than the store holds on the disk. A store that is behind its sidecar has lost something.
 
@@ -58,18 +58,25 @@ pub(super) struct Bound {
     pub(super) started: bool,
     /// The place in the source before the oldest record that waited or was parked; the watermark when there was none.
     pub(super) from: Position,
+    /// The same for rows that waited alone: from here capture goes on where what was parked can be read.
+    pub(super) waiting_from: Position,
 }
 
 impl Sidecar {
     /// Writes it: after `Ok` this one is on the disk, and after a crash this one or the one before.
     pub(super) fn write(&self, outbox: &Path) -> Result<(), StoreError> {
-        let mut bytes = [MAGIC.as_slice(), &[VERSION]].concat();
         let content = bincode::serde::encode_to_vec(self, bincode::config::standard());
-        bytes.extend(content.unwrap_or_else(|error| unreachable!("a sidecar encodes: {error}")));
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        replace_file(&outbox.join(NAME), &bytes)?;
+        let content = content.unwrap_or_else(|error| unreachable!("a sidecar encodes: {error}"));
+        replace_file(&outbox.join(NAME), &Self::sealed(&content))?;
         edge::pass("sidecar:written");
         Ok(())
+    }
+
+    /// Content with what stands before and behind it.
+    pub(super) fn sealed(content: &[u8]) -> Vec<u8> {
+        let mut bytes = [MAGIC.as_slice(), &[VERSION], content].concat();
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
     }
 
     /// Reads it; `None` when there is none, or none that can be understood, which is told.
@@ -87,13 +94,27 @@ impl Sidecar {
         Ok(sidecar)
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (content, checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
         if checksum != crc32fast::hash(content).to_le_bytes() || content.get(..3)? != [MAGIC[0], MAGIC[1], VERSION] {
             return None;
         }
         let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
         bincode::serde::decode_from_slice(&content[3..], config).ok().map(|(sidecar, _)| sidecar)
+    }
+
+    /// The same, with the bounds of a store of another life where these are lower.
+    #[must_use]
+    pub(super) fn lowered_to(mut self, other: &Self) -> Self {
+        if self.meta.epoch == other.meta.epoch {
+            return self;
+        }
+        for (bound, other) in self.streams.iter_mut().zip(&other.streams) {
+            bound.started |= other.started;
+            bound.from = lower(&bound.from, &other.from);
+            bound.waiting_from = lower(&bound.waiting_from, &other.waiting_from);
+        }
+        self
     }
 
     /// Why a store cannot be the one that this was written for; `None` when it can.
@@ -150,13 +171,16 @@ impl Keeper {
             return Ok(());
         }
         let stream = usize::from(rows.stream().number());
-        let known = &self.written.streams[stream].from;
-        let lower = position_before(Some(rows.lowest(0..rows.len())), known);
-        if lower == *known {
+        let known = &self.written.streams[stream];
+        let lowest = Some(rows.lowest(0..rows.len()));
+        let (from, waiting_from) = (position_before(lowest, &known.from), position_before(lowest, &known.waiting_from));
+        if from == known.from && waiting_from == known.waiting_from {
             return Ok(());
         }
         let mut sidecar = writer.sidecar();
-        sidecar.streams[stream].from = lower;
+        let bound = &mut sidecar.streams[stream];
+        bound.from = position_before(lowest, &bound.from);
+        bound.waiting_from = position_before(lowest, &bound.waiting_from);
         sidecar.write(outbox)?;
         *self = Self { written: sidecar, ..Self::new(writer) };
         Ok(())
@@ -165,8 +189,10 @@ impl Keeper {
     /// After a commit: writes the sidecar when mappings have changed or it lags behind. That it cannot be written is told and is no
     /// failure: the one before is still a lower bound.
     pub(super) fn keep(&mut self, outbox: &Path, writer: &Writer) {
+        // Where capture begins is decided once: a new life that did not know it would decide anew, and may leave a gap.
+        let begun = self.written.streams.iter().zip(writer.streams()).all(|(bound, state)| bound.started == state.started);
         let is_same = Arc::ptr_eq(writer.mappings(), &self.mappings) && Arc::ptr_eq(writer.brought(), &self.brought);
-        if is_same && self.at.elapsed() < LAG_MAX {
+        if begun && is_same && self.at.elapsed() < LAG_MAX {
             return;
         }
         match writer.sidecar().write(outbox) {
@@ -193,6 +219,16 @@ pub(super) fn position_before(lowest: Option<i64>, watermark: &Position) -> Posi
     }
 }
 
+/// The lower of two positions; the beginning, where they are of different kinds.
+fn lower(one: &Position, other: &Position) -> Position {
+    let is_lower = match (one, other) {
+        (Position::Id(one), Position::Id(other)) => one <= other,
+        (Position::Key { time: one, rest }, Position::Key { time: other, rest: others }) => (one, rest) <= (other, others),
+        (Position::Start | Position::Id(_) | Position::Key { .. }, _) => return Position::Start,
+    };
+    if is_lower { one.clone() } else { other.clone() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,7 +236,7 @@ mod tests {
 
     fn sidecar() -> Sidecar {
         let house = LocalRef { kind: EntityKind::House, id: LocalId(3) };
-        let bound = Bound { next: Seq(10), cursor: Seq(4), started: true, from: Position::Id(7) };
+        let bound = Bound { next: Seq(10), cursor: Seq(4), started: true, from: Position::Id(7), waiting_from: Position::Id(9) };
         Sidecar {
             meta: Meta {
                 format_version: 1,

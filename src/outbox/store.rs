@@ -7,12 +7,13 @@
 //! The one rule (I2): [`Store::commit`] returns `Ok` only when everything in it is on the disk.
 
 use std::{
+    cell::Cell,
     fs::File,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -230,7 +231,7 @@ impl Store {
 
     /// Runs a call of sled's; an error or a panic in it closes the store.
     fn guarded<T>(&self, doing: &str, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
-        let result = catch_unwind(AssertUnwindSafe(call));
+        let result = caught(call);
         if !matches!(result, Ok(Ok(_))) {
             self.failed.store(true, Ordering::Release);
         }
@@ -247,15 +248,15 @@ impl Drop for Store {
     /// sled syncs when it is dropped and unwraps the result: a failing disk must not end the process.
     fn drop(&mut self) {
         let db = self.db.take();
-        let closing = AssertUnwindSafe(|| {
+        let closing = || {
             // What sled would flush by itself, where nobody could wake it. Its error has been told, or nothing hangs on it.
             if let Some(db) = &db {
                 let _ = self.waker.while_waiting(db, || db.flush());
             }
             self.waker.stop();
             drop(db);
-        });
-        if let Err(panic) = catch_unwind(closing) {
+        };
+        if let Err(panic) = caught(closing) {
             tracing::warn!(path = %self.path.display(), cause = panic_text(panic.as_ref()), "closing the outbox failed: what was committed is on the disk");
         }
     }
@@ -290,7 +291,7 @@ impl Waker {
                 {
                     let db = db.clone();
                     drop(now);
-                    let _ = catch_unwind(AssertUnwindSafe(|| db.flush()));
+                    let _ = caught(|| db.flush());
                     drop(db);
                     now = lock(waiting);
                 }
@@ -322,6 +323,30 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+thread_local! {
+    static IS_CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Catches a panic of sled's, which is told as an error: it is not printed as well. Panics of our own are printed as ever.
+fn caught<T>(call: impl FnOnce() -> T) -> std::thread::Result<T> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let is_sleds = std::thread::current().name().is_some_and(|name| name.starts_with("sled"));
+            if is_sleds || IS_CAUGHT.get() {
+                tracing::debug!(%panic, "sled panicked");
+            } else {
+                print(panic);
+            }
+        }));
+    });
+    let outer = IS_CAUGHT.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    IS_CAUGHT.set(outer);
+    result
+}
+
 enum OpenFailure {
     Io(io::Error),
     Damage(String),
@@ -344,7 +369,7 @@ fn is_locked(cause: &io::Error) -> bool {
 }
 
 fn try_open_sled(config: &sled::Config) -> Result<sled::Db, OpenFailure> {
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+    match caught(|| config.open()) {
         Ok(Ok(db)) => Ok(db),
         Ok(Err(sled::Error::Io(cause))) => Err(OpenFailure::Io(cause)),
         Ok(Err(other)) => Err(OpenFailure::Damage(other.to_string())),

@@ -358,10 +358,16 @@ fn as_brought() -> Entity<RemoteId> {
 }
 
 fn assert_rebuilt(snapshot: &Snapshot) {
+    assert_rebuilt_with(snapshot, 0);
+}
+
+fn assert_rebuilt_with(snapshot: &Snapshot, parked: u64) {
     assert_eq!(snapshot.meta.epoch, Epoch(78), "a new life");
     let state = snapshot.stream(Stream::Reading);
+    balance(state);
+    assert_eq!(state.parked_now(), parked, "parked rows that were taken over");
     let before_140 = Position::Key { time: Micros(100 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
-    assert_eq!((&state.watermark, state.started, state.next), (&before_140, true, Seq(0)));
+    assert_eq!((&state.watermark, state.started, state.next), (&before_140, true, Seq(parked)));
     assert_eq!(snapshot.mappings.get(node(8)), Some(RemoteId(80)), "what is known of the destination stays known");
     assert_eq!(snapshot.brought.get(&node(8)), Some(&as_brought()));
 }
@@ -402,7 +408,82 @@ async fn an_older_store_is_behind_its_sidecar_and_rebuilt() {
         }
         store.commit(change).unwrap();
     };
-    assert_rebuilt(&damage_and_open(older).await);
+    // What was parked since is not known: capture begins before all that was parked, and what is readable is kept all the same.
+    assert_rebuilt_with(&damage_and_open(older).await, 1);
+}
+
+#[tokio::test]
+async fn parked_rows_of_a_damaged_store_go_on_in_the_new_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.start(Stream::Reading, Position::Start).await.unwrap();
+    let entity = Entity::Node(Node { location: Some(LocalId(4)), node_type: None });
+    outbox.append(Captured { catalog: vec![(node(1), entity.clone())], ..captured(0..100) }).await.unwrap();
+    let batch = lease(&outbox, 100).await.unwrap();
+    let aside = vec![
+        SetAside { reason: Reason::Held(node(1)), rows: vec![40, 43] },
+        SetAside { reason: Reason::Refused("no".into()), rows: vec![41] },
+    ];
+    outbox.settle(batch, aside, None, AT).await.unwrap();
+    outbox.append(captured(100..200)).await.unwrap();
+    outbox.map(vec![(node(8), Some(RemoteId(80)))]).await.unwrap();
+    let parked = outbox.parked(10).await.unwrap();
+    drop(outbox);
+    let store = Store::open(&dir.path().join("gen-000001")).unwrap();
+    let mut change = store::Change::default();
+    change.remove(format::chunk_key(Stream::Reading, Seq(100)));
+    store.commit(change).unwrap();
+    drop(store);
+
+    let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+    let state = outbox.snapshot().stream(Stream::Reading).clone();
+    let before_100 = Position::Key { time: Micros(100 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
+    assert_eq!(state.watermark, before_100, "what waited is captured again, what was parked before it is not");
+    assert_eq!((state.next, state.cursor, state.parked_ever, state.parked_now()), (Seq(3), Seq(3), 3, 3));
+    balance(&state);
+    assert_eq!(outbox.parked(10).await.unwrap(), parked);
+    assert_eq!(outbox.snapshot().catalog[&node(1)], entity);
+    outbox.append(captured(100..200)).await.unwrap();
+    assert_eq!(outbox.return_held(node(1)).await.unwrap(), 2);
+    balance(outbox.snapshot().stream(Stream::Reading));
+    let expected = [readings(100..200), readings(40..41), readings(43..44)];
+    let mut from = Seq(3);
+    for rows in expected {
+        let batch = outbox.lease(Stream::Reading, from, rows.len()).await.unwrap().unwrap();
+        assert_eq!(batch.rows, rows);
+        from = batch.end();
+    }
+    drop(outbox);
+    let again = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(79), ..options() }).unwrap();
+    assert_eq!(again.snapshot().meta.epoch, Epoch(78));
+    assert_eq!(again.snapshot().parked(), 1);
+}
+
+#[tokio::test]
+async fn an_outbox_of_which_only_leftovers_are_there_is_made_anew_from_the_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    for name in ["CURRENT", "sidecar", "gen-000001/db"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+    assert_eq!((outbox.snapshot().meta.epoch, outbox.snapshot().stream(Stream::Reading).started), (Epoch(78), true));
+}
+
+#[tokio::test]
+async fn an_outbox_whose_store_and_sidecar_are_gone_does_not_begin_as_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.start(Stream::Reading, Position::Start).await.unwrap();
+    assert_eq!(outbox.why_full(u64::MAX, 0).await.unwrap(), None);
+    drop(outbox);
+    for name in ["CURRENT", "sidecar"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    std::fs::remove_dir_all(dir.path().join("gen-000001")).unwrap();
+    let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+    let state = outbox.snapshot().stream(Stream::Reading).clone();
+    assert_eq!((outbox.snapshot().meta.epoch, state.started, state.watermark), (Epoch(78), true, Position::Start));
 }
 
 #[tokio::test]

@@ -146,8 +146,9 @@ impl Outbox {
             let (writer, keeper) = &mut *guard;
             let watermark = writer.streams()[usize::from(rows.stream().number())].watermark.clone();
             let captured = Captured { rows, watermark, catalog, freshness: Freshness::Repeat, at };
-            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| shared.store.give_up())?;
-            writer.append(&shared.store, &captured)?;
+            let store = shared.store();
+            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
+            writer.append(&store, &captured)?;
             shared.publish(writer, keeper);
             Ok(())
         })
@@ -160,12 +161,13 @@ impl Outbox {
         let shared = Arc::clone(&self.0);
         off_thread(move || {
             let guard = lock(&shared.writer);
+            let store = shared.store();
             let mut counts = [0_u64; Stream::ALL.len()];
             let mut wrong = Vec::new();
             for prefix in [format::HELD, format::REFUSED] {
-                for entry in shared.store.scan(prefix, prefix)? {
+                for entry in store.scan(prefix, prefix)? {
                     let (_, value) = entry?;
-                    let (parked, chunk) = parked::split(&shared.store, &value)?;
+                    let (parked, chunk) = parked::split(&store, &value)?;
                     match codec::peek(chunk) {
                         Ok(header) if header.count == parked.count && header.stream == parked.stream => {
                             counts[usize::from(header.stream.number())] += u64::from(header.count);

@@ -86,7 +86,18 @@ impl Writer {
         for (what, entity) in &*self.brought {
             change.put(format::entity_key(format::BROUGHT, self.meta.generation, *what), format::to_bytes(entity));
         }
+        change.put(format::NOTES, format::to_bytes(&self.notes));
         store.commit(change)
+    }
+
+    /// Counts parked rows that an earlier life left, as appended and parked at once (I5).
+    pub(super) fn take_over(&mut self, parked: [u64; Stream::ALL.len()], next_parked: u64) {
+        for (state, rows) in self.streams.iter_mut().zip(parked) {
+            state.next = state.next.plus(rows);
+            state.cursor = state.next;
+            state.parked_ever += rows;
+        }
+        self.notes.next_parked = next_parked;
     }
 
     pub(super) fn meta(&self) -> &Meta {
@@ -110,7 +121,8 @@ impl Writer {
         let bound = |stream: Stream| {
             let state = self.state(stream);
             let from = sidecar::position_before(self.places.lowest(stream), &state.watermark);
-            Bound { next: state.next, cursor: state.cursor, started: state.started, from }
+            let waiting_from = sidecar::position_before(self.places.lowest_pending(stream), &state.watermark);
+            Bound { next: state.next, cursor: state.cursor, started: state.started, from, waiting_from }
         };
         Sidecar {
             meta: self.meta.clone(),

@@ -149,13 +149,7 @@ pub async fn run(
 /// Returns when there is room for another page.
 async fn room(outbox: &Outbox, limits: &Limits, appended: u64) -> Result<(), QueueError> {
     loop {
-        let why = if outbox.snapshot().live_bytes() >= limits.outbox_bytes_max {
-            "outbox_max is reached"
-        } else if outbox.disk_free_bytes().is_some_and(|free| free < limits.disk_reserve_bytes) {
-            "the disk has less free than disk_reserve"
-        } else {
-            return Ok(());
-        };
+        let Some(why) = outbox.why_full(limits.outbox_bytes_max, limits.disk_reserve_bytes).await? else { return Ok(()) };
         match limits.drained {
             Drained::Yes => tokio::time::sleep(PAUSE).await,
             Drained::No => {

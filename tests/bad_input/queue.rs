@@ -106,3 +106,20 @@ async fn without_a_source_the_lag_is_unknown_and_the_rest_is_told() {
     assert_eq!(status["destinations"][0]["streams"][0]["acked"], READINGS);
     told(&scene.gateway.output(&["-q", "queue", "status"]).await, 0, &["reading", " ? "]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compacting_keeps_what_waits() {
+    let mut scene = Scene::set().await;
+    told(&scene.gateway.output(&["queue", "compact"]).await, 0, &["central: no outbox yet, `packhorse run` makes it"]);
+    scene.central.kill();
+    told(&scene.once().await, 1, &[]);
+    told(&scene.gateway.output(&["queue", "compact"]).await, 0, &["central: ", " before, ", " now"]);
+    let names = || {
+        let entries = std::fs::read_dir(scene.gateway.data_dir().join("central")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).filter(|name| name.starts_with("gen-"))
+    };
+    assert_eq!(names().collect::<Vec<_>>(), ["gen-000002"]);
+    told(&scene.gateway.output(&["queue", "status"]).await, 0, &["waiting", "360 records"]);
+    scene.central.restart().await;
+    scene.all_is_well().await;
+}

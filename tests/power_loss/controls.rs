@@ -35,6 +35,7 @@ fn with_the_plain_flush_of_sled_the_suite_reports_losses() {
     for test in [
         "cycles::the_outbox_survives_power_loss_at_random_moments",
         "cycles::every_fsync_from_creation_through_the_first_commits_may_be_the_last",
+        "model::the_outbox_does_what_the_model_says",
     ] {
         let (passed, said) = with_plain_flush(test);
         assert!(!passed && said.contains("LOST"), "{test} does not notice that nothing is fsynced:\n{said}");

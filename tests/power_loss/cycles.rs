@@ -147,3 +147,39 @@ fn recovery_itself_may_be_interrupted_at_every_change_again_and_again() {
     });
     report("power loss during recovery", &tally, result);
 }
+
+/// One disk: filled, and then the power goes at the first moment of compacting it, at the second, and so on, each time again.
+async fn through_compaction(seed: u64, cut: fn(u64) -> Cut, survives: Survives, tally: &mut Tally) -> Result<(), Failure> {
+    let mut trial = Trial::new(seed, tally);
+    if trial.live(Moment::Idle, 80, Survives::Nothing).await? == End::Told {
+        return Ok(());
+    }
+    for moment in 1.. {
+        match trial.compact_until(cut(moment), survives).await? {
+            End::Told => return Ok(()),
+            End::Lost(Phase::Idle) => break,
+            End::Lost(_) => {}
+        }
+    }
+    trial.check().await
+}
+
+#[test]
+fn compaction_may_be_interrupted_at_every_fsync_and_every_change() {
+    if !is_available() {
+        return;
+    }
+    let (seed, mut tally) = (seed(), Tally::default());
+    let cuts: [fn(u64) -> Cut; 3] = [Cut::BeforeFsync, Cut::AfterFsync, Cut::AtChange];
+    let result = block_on(async {
+        for survives in [Survives::Nothing, Survives::Prefix, Survives::Reordered] {
+            for cut in cuts {
+                let done = through_compaction(seed, cut, survives, &mut tally).await;
+                done.map_err(|failure| Failure(format!("{failure} ({survives:?}, {:?})", cut(0))))?;
+            }
+        }
+        Ok(())
+    });
+    report("power loss during compaction", &tally, result);
+    assert!(tally.phases.get(&Phase::Compaction).is_some_and(|losses| *losses > 30), "it was interrupted");
+}

@@ -16,6 +16,7 @@ mod data_dir;
 mod disk;
 mod errors;
 mod lossy_fs;
+mod model;
 mod receiver;
 mod shadow;
 #[path = "../support/mod.rs"]

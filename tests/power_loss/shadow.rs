@@ -2,7 +2,7 @@
 //!
 //! The one rule: the model computes by itself; nothing in it is copied from the outbox that it checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use packhorse::{
     domain::{Catalog, Entity, Epoch, LocalId, LocalRef, Micros, Position, RemoteId, Rows, Seq, Stream},
@@ -28,14 +28,33 @@ pub struct State {
 /// One change of an outbox; each is one commit.
 #[derive(Clone, Debug)]
 pub enum Change {
-    Start { stream: Stream, position: Position },
-    Append { rows: Rows, watermark: Position, catalog: Vec<(LocalRef, Entity<LocalId>)>, at: Micros },
-    Settle { stream: Stream, count: usize, aside: Vec<(Reason, Vec<usize>)>, next: Option<Intent>, at: Micros },
+    Start {
+        stream: Stream,
+        position: Position,
+    },
+    Append {
+        rows: Rows,
+        watermark: Position,
+        catalog: Vec<(LocalRef, Entity<LocalId>)>,
+        at: Micros,
+    },
+    Settle {
+        stream: Stream,
+        count: usize,
+        aside: Vec<(Reason, Vec<usize>)>,
+        next: Option<Intent>,
+        at: Micros,
+    },
     ReturnHeld(LocalRef),
     Map(Vec<(LocalRef, Option<RemoteId>)>),
     Intend(Intent),
     IntendCreate(Option<LocalRef>),
-    NoteTrouble { at: Micros, trouble: String },
+    NoteTrouble {
+        at: Micros,
+        trouble: String,
+    },
+    /// Changes nothing that can be seen.
+    Compact,
 }
 
 fn place(stream: Stream) -> usize {
@@ -73,16 +92,23 @@ impl State {
         rows + self.catalog.len() + self.mappings.len()
     }
 
-    /// Something that waits or is parked here and that capture from where `new` stands would not find again.
+    /// Something that waits or is parked here, that is not parked in `new`, and that capture from where `new` stands would not find again.
     pub fn not_captured_from(&self, new: &Self) -> Option<String> {
         for stream in Stream::ALL {
             let begin = &new.stream(stream).watermark;
             if self.stream(stream).started && !new.stream(stream).started {
                 return Some(format!("knowing where {stream} begins"));
             }
-            let rows = self.parked.values().filter(|rows| rows.stream() == stream).chain(std::iter::once(self.pending(stream)));
-            for rows in rows {
+            let one = |rows: &Rows, row: usize| format!("{:?}", rows.slice(row, row + 1));
+            let of = |state: &Self| state.parked.values().filter(|rows| rows.stream() == stream).cloned().collect::<Vec<_>>();
+            let kept: BTreeSet<String> =
+                of(new).iter().flat_map(|rows| (0..rows.len()).map(|row| one(rows, row)).collect::<Vec<_>>()).collect();
+            let parked = of(self);
+            for (rows, kept) in parked.iter().map(|rows| (rows, Some(&kept))).chain([(self.pending(stream), None)]) {
                 let missed = |row: &usize| {
+                    if kept.is_some_and(|kept| kept.contains(&one(rows, *row))) {
+                        return false;
+                    }
                     let (id, time) = (rows.id_position(*row), rows.time(*row));
                     match begin {
                         Position::Start => false,
@@ -144,6 +170,7 @@ impl State {
             Change::Intend(intent) => new.intents[place(intent.stream)] = Some(*intent),
             Change::IntendCreate(what) => new.create_intent = *what,
             Change::NoteTrouble { at, trouble } => new.last_trouble = Some((*at, trouble.clone())),
+            Change::Compact => {}
         }
         new
     }

@@ -47,6 +47,7 @@ pub enum Phase {
     Ack,
     Park,
     Return,
+    Compaction,
     Other,
     Idle,
     Close,
@@ -189,6 +190,11 @@ impl<'a> Trial<'a> {
         if end == End::Told {
             return Ok(end);
         }
+        self.lose(life, end, survives);
+        Ok(end)
+    }
+
+    fn lose(&mut self, life: Life, end: End, survives: Survives) {
         self.machine.cut_power();
         drop(life);
         let seed = self.chance.random();
@@ -198,6 +204,27 @@ impl<'a> Trial<'a> {
             *self.tally.phases.entry(phase).or_default() += 1;
         }
         self.last_loss = self.last_loss.max(Some(survives));
+    }
+
+    /// A life of the machine in which everything is checked and the outbox compacted; the cut counts from where compaction begins.
+    pub async fn compact_until(&mut self, cut: Cut, survives: Survives) -> Result<End, Failure> {
+        let life = self.machine.boot();
+        let Some(data) = self.own(&life.path().join("data")).await? else {
+            return Err(Failure("LOST: there is power, and nobody can be the owner".into()));
+        };
+        let outbox = match self.open(&data).await? {
+            Opened::Checked(outbox) => outbox,
+            Opened::NoPower | Opened::Told => return Ok(End::Told),
+        };
+        self.machine.arm(cut);
+        let end = match within(outbox.compact()).await? {
+            Ok(_) => End::Lost(Phase::Idle),
+            Err(_) if !self.has_power() => End::Lost(Phase::Compaction),
+            Err(error) => return Err(Failure(format!("a healthy disk, and yet: {}", chain(&error)))),
+        };
+        self.machine.cut_power();
+        close(outbox).await?;
+        self.lose(life, end, survives);
         Ok(end)
     }
 
@@ -422,6 +449,7 @@ fn phase(change: &Change) -> Phase {
         Change::Settle { aside, .. } if aside.is_empty() => Phase::Ack,
         Change::Settle { .. } => Phase::Park,
         Change::ReturnHeld(_) => Phase::Return,
+        Change::Compact => Phase::Compaction,
         Change::Start { .. } | Change::Map(_) | Change::Intend(_) | Change::IntendCreate(_) | Change::NoteTrouble { .. } => {
             Phase::Other
         }

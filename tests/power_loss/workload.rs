@@ -15,7 +15,7 @@ fn node(id: i64) -> LocalRef {
 }
 
 /// Rows with values that no two pages share.
-fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
+pub fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
     let mut ints = |from: i64, to: i64, null: f64| {
         let value = |_| (!chance.random_bool(null)).then(|| chance.random_range(from..to));
         Column::Int((0..count).map(value).collect())
@@ -39,7 +39,8 @@ fn rows(stream: Stream, count: usize, chance: &mut StdRng) -> Rows {
     Rows::new(stream, columns)
 }
 
-fn position(stream: Stream, chance: &mut StdRng) -> Position {
+/// Where capture may stand.
+pub fn position(stream: Stream, chance: &mut StdRng) -> Position {
     match stream {
         Stream::Reading => {
             Position::Key { time: Micros(chance.random_range(0..1 << 50)), rest: vec![chance.random_range(0..9); 2] }
@@ -106,6 +107,9 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
     if !held.is_empty() && chance.random_bool(0.25) {
         return Change::ReturnHeld(held[chance.random_range(0..held.len())]);
     }
+    if chance.random_bool(0.03) {
+        return Change::Compact;
+    }
     match chance.random_range(0..20) {
         0..7 if !state.pending(stream).is_empty() => settle(state, stream, chance, at),
         0..16 => append(stream, chance, at),
@@ -143,5 +147,6 @@ pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
         Change::Intend(intent) => outbox.intend(intent).await,
         Change::IntendCreate(what) => outbox.intend_create(what.map(|what| CreateIntent { what, patience_ms: 5_000 })).await,
         Change::NoteTrouble { at, trouble } => outbox.note_trouble(at, trouble).await,
+        Change::Compact => outbox.compact().await.map(drop),
     }
 }

@@ -15,6 +15,7 @@ pub mod link;
 pub mod mariadb;
 pub mod proxy;
 pub mod scene;
+pub mod small_disk;
 
 pub use compare::{Comparison, compare};
 pub use database::{Database, Schema};
@@ -22,6 +23,7 @@ pub use greenhouse::{Loaded, load_greenhouse};
 pub use mariadb::Mariadb;
 pub use proxy::Proxy;
 pub use scene::{Scene, assert_exit};
+pub use small_disk::SmallDisk;
 
 /// The position after a row, as a table with an id or without one is paged.
 pub fn position(rows: &packhorse::domain::Rows, row: usize) -> Option<packhorse::domain::Position> {
