@@ -95,8 +95,13 @@ fn figure(metrics: &str, name: &str) -> f64 {
 async fn page_json_and_metrics_say_the_same_and_tell_what_is_held() {
     let scene = Scene::set().await;
     let mut daemon = scene.daemon().await;
-    let status =
-        scene.until(|status| status["destinations"][0]["parked"] == 50 && status["destinations"][0]["pending"] == 0).await;
+    let status = scene
+        .until(|status| {
+            status["destinations"][0]["parked"] == 50
+                && status["destinations"][0]["pending"] == 0
+                && status["destinations"][0]["streams"][1]["acked"] == 60
+        })
+        .await;
     assert_eq!((&status["healthy"], &status["destinations"][0]["streams"][0]["acked"]), (&true.into(), &4950.into()), "{status}");
     let (code, metrics) = scene.get("/metrics", "");
     assert_eq!(code, 200);

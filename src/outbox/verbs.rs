@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Captured, Outbox, StoreError, StreamState, codec, format, lock, off_thread, parked, read_run};
+use super::{Captured, Outbox, StoreError, StreamState, codec, format, lock, off_thread, parked, read_run, store::Store};
 use crate::domain::{Entity, Freshness, LocalId, LocalRef, Micros, Rows, Seq, Stream};
 
 /// Parked chunks that are changed in one commit.
@@ -68,31 +68,25 @@ impl Outbox {
     /// Records of a stream that wait, from `from` on or from the cursor, where that has passed it; `None` when there are none. What is sent
     /// while this looks is left out.
     pub async fn browse(&self, stream: Stream, from: Seq, rows_max: usize) -> Result<Option<Page>, StoreError> {
-        let outbox = self.clone();
-        self.read(move |store| {
-            loop {
-                let state = outbox.snapshot().stream(stream).clone();
-                let from = from.max(state.cursor);
-                match read_run(store, stream, from, state.next, rows_max) {
-                    Ok(None) => return Ok(None),
-                    Ok(Some(batch)) => {
-                        let key = format::chunk_key(stream, from);
-                        let header = store.last_up_to(&format::chunk_prefix(stream), &key)?;
-                        let captured_at = header.and_then(|(_, bytes)| codec::peek(&bytes).ok()).map(|header| header.captured_at);
-                        return Ok(Some(Page {
-                            first: batch.first,
-                            captured_at: captured_at.unwrap_or(Micros(0)),
-                            freshness: batch.freshness,
-                            rows: batch.rows,
-                        }));
+        loop {
+            let state = self.snapshot().stream(stream).clone();
+            let from = from.max(state.cursor);
+            match self.read(move |store| read_page(store, stream, from, state.next, rows_max)).await {
+                Err(error @ StoreError::Damaged { .. }) => {
+                    // It may be sent in this moment: a commit is in the store before it is seen here. Whoever has had the writer since has seen it.
+                    let shared = Arc::clone(&self.0);
+                    off_thread(move || {
+                        drop(lock(&shared.writer));
+                        Ok(())
+                    })
+                    .await?;
+                    if self.snapshot().stream(stream).cursor <= from {
+                        return Err(error);
                     }
-                    // It was sent in this moment.
-                    Err(StoreError::Damaged { .. }) if outbox.snapshot().stream(stream).cursor > from => {}
-                    Err(error) => return Err(error),
                 }
+                other => return other,
             }
-        })
-        .await
+        }
     }
 
     /// Parked chunks from a place on, at most `chunks_max`, and the place after them.
@@ -189,6 +183,14 @@ impl Outbox {
     pub fn discarded_folder(&self) -> PathBuf {
         self.path().join("discarded")
     }
+}
+
+fn read_page(store: &Store, stream: Stream, from: Seq, end: Seq, rows_max: usize) -> Result<Option<Page>, StoreError> {
+    let Some(batch) = read_run(store, stream, from, end, rows_max)? else { return Ok(None) };
+    let head = store.last_up_to(&format::chunk_prefix(stream), &format::chunk_key(stream, from))?;
+    let captured_at = head.and_then(|(_, bytes)| codec::peek(&bytes).ok()).map(|header| header.captured_at);
+    let (first, captured_at) = (batch.first, captured_at.unwrap_or(Micros(0)));
+    Ok(Some(Page { first, captured_at, freshness: batch.freshness, rows: batch.rows }))
 }
 
 /// I5, on the counts of a stream.

@@ -39,7 +39,10 @@ async fn a_reload_takes_what_can_change_and_a_bad_configuration_keeps_the_old_on
             let names = ["central", "other"];
             (0..2).all(|place| {
                 let found = &status["destinations"][place];
-                found["destination"] == names[place] && found["streams"][0]["acked"] == 301 && found["pending"] == 0
+                found["destination"] == names[place]
+                    && found["streams"][0]["acked"] == 301
+                    && found["streams"][1]["acked"] == 60
+                    && found["pending"] == 0
             })
         })
         .await;

@@ -16,7 +16,7 @@ async fn every_look_at_a_stopped_outbox_is_right_and_changes_nothing() {
     scene.says(&["queue", "pause"], 0, "paused when packhorse runs").await;
     assert_eq!(scene.json(&["queue", "status", "--json"]).await["destinations"][0]["state"], "paused");
     scene.central.restart().await;
-    scene.says(&["run", "--once"], 1, "360").await;
+    scene.says(&["run", "--once"], 1, "0 readings delivered so far, 300 wait").await;
     scene.says(&["queue", "resume"], 0, "goes on when packhorse runs").await;
     scene.says(&["run", "--once"], 0, "0 wait").await;
     scene.comparison().await.assert_equal();
