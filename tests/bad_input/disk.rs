@@ -192,7 +192,7 @@ async fn a_store_of_another_format_version() {
         db.insert(b"m", meta).unwrap();
         db.flush().unwrap();
     }
-    damage(&mut scene, &["has format version 99, this program knows version 1"], None, |scene| {
+    damage(&mut scene, &["has format version 99, this program knows version"], None, |scene| {
         fs::remove_dir_all(store(scene)).unwrap();
         copy(&good, &store(scene));
     })
