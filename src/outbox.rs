@@ -22,10 +22,12 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
+pub mod remains;
 mod removal;
 mod salvage;
 mod sidecar;
 mod store;
+pub mod verbs;
 mod writer;
 
 use std::{

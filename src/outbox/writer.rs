@@ -4,6 +4,7 @@
 //! truth about what is known to be on the disk.
 
 mod open;
+mod verbs;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
