@@ -131,7 +131,7 @@ impl Outbox {
     }
 
     /// Appends rows that were captured before, with the catalog that they need and the watermark as it is (I1, I4). The
-    /// ledger has counted them.
+    /// ledger has counted them, but for late ones, which an audit finds and captures once more: as repeats, then.
     pub async fn append_again(
         &self,
         rows: Rows,
@@ -143,10 +143,11 @@ impl Outbox {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
             let watermark = writer.streams()[usize::from(rows.stream().number())].watermark.clone();
+            let ledger = LedgerChange { uncounted_up_to: Some(watermark.clone()), ..LedgerChange::default() };
             let captured = Captured { rows, watermark, catalog, freshness: Freshness::Repeat, at };
             let store = shared.store();
             keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
-            writer.append(&store, &captured, &LedgerChange::default())?;
+            writer.append(&store, &captured, &ledger)?;
             shared.publish(writer, keeper);
             Ok(())
         })
