@@ -120,7 +120,8 @@ impl Outbox {
         .await
     }
 
-    /// Takes picked rows out of what is parked, in commits of bounded size; gives how many. What has changed since it was picked stays.
+    /// Takes picked rows out of what is parked, in commits of bounded size; gives how many. What has changed since it was picked stays, and what is
+    /// of an earlier generation does not return.
     pub async fn take(&self, picks: &[Pick], fate: Fate) -> Result<u64, StoreError> {
         let mut taken = 0;
         for some in picks.chunks(TAKE_CHUNKS_MAX) {
@@ -215,4 +216,65 @@ fn check_counts(stream: Stream, state: &StreamState, parked: u64) -> Vec<String>
         wrong.push(format!("{}: {} are parked, and there should be {} (I5)", stream.plural(), parked, state.parked_now()));
     }
     wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Column, EntityKind, Epoch, Position, SourceId},
+        outbox::{OpenOptions, Reason, SetAside},
+    };
+
+    const ROOM: LocalRef = LocalRef { kind: EntityKind::Location, id: LocalId(4) };
+
+    fn open(dir: &std::path::Path) -> Outbox {
+        Outbox::open(dir, &OpenOptions { destination: "here".into(), source: SourceId(9), epoch: Epoch(77) }).unwrap()
+    }
+
+    /// An outbox in which twelve rows are held for a room.
+    async fn with_held(dir: &std::path::Path) -> Outbox {
+        let outbox = open(dir);
+        let numbers = |by: i64| Column::Int((0..12).map(|number| Some(number * by)).collect());
+        let values = Column::Float((0..12).map(|number| Some(number as f32)).collect());
+        let rows = Rows::new(Stream::Reading, vec![numbers(1_000_000), numbers(1), numbers(0), numbers(0), values]);
+        let watermark = Position::Key { time: Micros(12_000_000), rest: vec![0, 0] };
+        let at = Micros(0);
+        outbox.append(Captured { rows, watermark, catalog: Vec::new(), freshness: Freshness::New, at }).await.unwrap();
+        let batch = outbox.lease(Stream::Reading, Seq(0), 12).await.unwrap().unwrap();
+        let aside = vec![SetAside { reason: Reason::Held(ROOM), rows: (0..12).collect() }];
+        outbox.settle(batch, aside, None, at).await.unwrap();
+        outbox
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_held_chunk_is_taken_and_the_rest_is_counted_as_when_it_is_opened() {
+        for fate in [Fate::Return, Fate::Discard] {
+            let dir = tempfile::tempdir().unwrap();
+            let outbox = with_held(dir.path()).await;
+            let (mut chunks, _) = outbox.parked_rows(ParkedPlace::new(), 10).await.unwrap();
+            chunks[0].pick.rows = vec![2, 3, 11];
+            let picks = [chunks.remove(0).pick];
+            assert_eq!(outbox.take(&picks, fate).await.unwrap(), 3);
+            assert_eq!(outbox.take(&picks, fate).await.unwrap(), 0, "it has changed");
+            assert_eq!(outbox.check_parked().await.unwrap(), Vec::<String>::new());
+            let held = outbox.snapshot().held;
+            assert_eq!(held[&ROOM].rows, 9);
+            drop(outbox);
+            assert_eq!(open(dir.path()).snapshot().held, held, "{fate:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_of_a_source_that_was_replaced_do_not_return_into_rooms_of_the_new_one_but_can_be_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = with_held(dir.path()).await;
+        assert!(outbox.begin_generation([const { Position::Start }; Stream::ALL.len()]).await.unwrap());
+        let (chunks, _) = outbox.parked_rows(ParkedPlace::new(), 10).await.unwrap();
+        let picks = [chunks[0].pick.clone()];
+        assert_eq!(outbox.take(&picks, Fate::Return).await.unwrap(), 0);
+        assert_eq!((outbox.snapshot().pending(), outbox.snapshot().parked()), (0, 12));
+        assert_eq!(outbox.take(&picks, Fate::Discard).await.unwrap(), 12);
+        assert_eq!((outbox.snapshot().pending(), outbox.snapshot().parked()), (0, 0));
+    }
 }

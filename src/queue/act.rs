@@ -89,7 +89,9 @@ async fn take(outbox: &Outbox, picks: &[Pick], fate: Fate, answers: &Answers) ->
 fn changed_meanwhile(picked: u64, taken: u64) -> String {
     match picked - taken {
         0 => String::new(),
-        rest => format!("; {rest} changed meanwhile and were left alone: look again"),
+        rest => format!(
+            "; {rest} were left alone, because they changed meanwhile or are of a source that was replaced since: look again"
+        ),
     }
 }
 

@@ -12,7 +12,8 @@ use crate::outbox::{
 use std::sync::Arc;
 
 impl Writer {
-    /// Takes the picked rows out of their chunks; gives how many. A chunk that has changed since it was picked is left as it is.
+    /// Takes the picked rows out of their chunks; gives how many. A chunk that has changed since it was picked is left as it is, and so is one of
+    /// an earlier generation that should return: what its rows point to is another entity now.
     pub(in crate::outbox) fn take(&mut self, store: &Store, picks: &[Pick], fate: Fate) -> Result<u64, StoreError> {
         let mut change = Change::default();
         let mut streams = self.streams.clone();
@@ -28,6 +29,9 @@ impl Writer {
             let Some(number) = format::number_of_parked_key(&pick.key) else { continue };
             let (parked, chunk) = parked::split(store, &value)?;
             let (header, rows) = codec::decode(chunk).map_err(|error| parked::damaged(store, &error))?;
+            if fate == Fate::Return && header.generation != self.meta.generation {
+                continue;
+            }
             let run = |first| Run {
                 epoch: self.meta.epoch,
                 generation: header.generation,
@@ -49,12 +53,13 @@ impl Writer {
             taken_rows += count;
             removed.push(number);
             change.remove(&pick.key);
-            let mut chunks = 0;
+            let (mut chunks, mut bytes) = (0, 0);
             if !left.is_empty() {
                 // A part of a chunk may, oddly, need more than one.
                 for chunk in codec::encode(&run(header.first), &rows.pick(&left), PARKED_CHUNK_BYTES_MAX) {
                     let parked = Parked { count: chunk.header.count, ..parked.clone() };
                     let value = [format::to_bytes(&parked), chunk.bytes].concat();
+                    bytes += value.len() as u64;
                     change.put(format::parked_key(&parked.reason, notes.next_parked), value);
                     kept.push((notes.next_parked, header.stream, chunk.header.lowest));
                     notes.next_parked += 1;
@@ -66,6 +71,7 @@ impl Writer {
             {
                 entry.rows -= count;
                 entry.chunks = entry.chunks + chunks - 1;
+                entry.bytes = entry.bytes + bytes - value.len() as u64;
                 if entry.chunks == 0 {
                     Arc::make_mut(&mut held).remove(&what);
                 }
