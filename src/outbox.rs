@@ -22,10 +22,12 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
+pub mod remains;
 mod removal;
 mod salvage;
 mod sidecar;
 mod store;
+pub mod verbs;
 mod writer;
 
 use std::{
@@ -329,8 +331,15 @@ impl Outbox {
     }
 
     /// Changes what is known of a ledger as a whole.
-    pub async fn set_ledger(&self, stream: Stream, state: LedgerState) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.set_ledger(store, stream, store::Change::default(), state)).await
+    pub async fn set_ledger(&self, stream: Stream, mut state: LedgerState) -> Result<(), StoreError> {
+        self.change(move |store, writer| {
+            // Rows may have been appended again since this was looked at.
+            if let Repeats::UpTo(last) = &writer.ledger(stream).repeats {
+                state.repeats = state.repeats.and_up_to(last);
+            }
+            writer.set_ledger(store, stream, store::Change::default(), state)
+        })
+        .await
     }
 
     /// Merges old entries of the ledger to days and months, in commits of bounded size.

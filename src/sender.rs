@@ -17,6 +17,7 @@
 mod ask;
 pub mod collide;
 pub mod doubt;
+pub mod helm;
 pub mod isolate;
 mod isolating;
 pub mod pace;
@@ -36,6 +37,7 @@ use self::{
     ask::Asked,
     collide::Frontier,
     doubt::{Doubt, Sent},
+    helm::{Doing, Helm},
     isolate::Convict,
     isolating::Begin,
     pace::Pace,
@@ -86,6 +88,8 @@ pub struct Options {
     pub label: String,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
+    /// Where it says what it is doing, and hears what an operator wants.
+    pub helm: Arc<Helm>,
 }
 
 /// Sends until stopped or, with `captured`, until that is cancelled (nothing more will be appended) and nothing is pending.
@@ -122,10 +126,12 @@ pub async fn run(
         fronts: Stream::ALL.map(|_| Front::default()),
     };
     // Every await may be the last: what a request came to is then unknown, and its intent is on the disk.
-    tokio::select! {
+    let result = tokio::select! {
         result = sender.run() => result,
         () = stop.cancelled() => Ok(()),
-    }
+    };
+    options.helm.tell(Doing::Stopped);
+    result
 }
 
 struct Sender<'a> {
@@ -210,6 +216,14 @@ impl Sender<'_> {
         self.leftover();
         let mut next = None;
         loop {
+            tokio::select! {
+                () = self.options.helm.while_paused() => {}
+                () = end_of_capture(self.captured) => {}
+            }
+            if self.captured.is_some_and(CancellationToken::is_cancelled) && self.options.helm.is_paused() {
+                // With an end, a pause ends it: nobody is there who would resume.
+                return Ok(());
+            }
             if self.catalog_due() && !self.sync_catalog().await? {
                 continue;
             }
@@ -354,9 +368,12 @@ impl Sender<'_> {
 
     async fn deliver(&mut self, batch: &Batch, sent: &[usize], snapshot: &Snapshot) -> Delivered {
         let delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
+        let (stream, rows, since) = (batch.rows.stream(), sent.len(), (self.options.clock)());
+        self.options.helm.tell(Doing::Sending { stream, rows, since });
         edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
         edge::pass("deliver:answered");
+        self.options.helm.answered(&delivered, (self.options.clock)());
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = sent.len(), body_bytes = delivered.body_bytes,
             took_ms = delivered.took.as_millis() as u64, outcome = %delivered.outcome, "request"
@@ -449,6 +466,7 @@ impl Sender<'_> {
     /// Brings the destination's catalog in step, then lets rows return that were held for what is mapped now. `false` after trouble,
     /// which has been waited out.
     async fn sync_catalog(&mut self) -> Result<bool, StoreError> {
+        self.options.helm.tell(Doing::Syncing);
         let snapshot = self.outbox.snapshot();
         if let Some((before, _)) = &self.synced
             && before.iter().any(|(what, entity)| snapshot.catalog.get(what) != Some(entity))
@@ -530,6 +548,7 @@ impl Sender<'_> {
         for what in self.held.iter().filter(|what| synced.mappings.contains(**what)) {
             tracing::info!(%what, "no longer held");
         }
+        self.options.helm.set_conflicts(synced.held.iter().map(|held| (held.what.to_string(), held.why.clone())).collect());
         self.held = synced.held.iter().map(|held| held.what).collect();
         if self.noted.len() > NOTED_MAX {
             self.noted.clear();
@@ -576,8 +595,10 @@ impl Sender<'_> {
                 let _ = tokio::time::timeout(self.options.linger, enough).await;
             }
         };
+        self.options.helm.tell(Doing::Idle);
         tokio::select! {
             () = gather => {}
+            () = self.options.helm.flushed() => {}
             () = sleep_until(self.status_due) => {}
             () = sleep(HELD_RECHECK) => {}
             () = end_of_capture(self.captured) => {}
@@ -590,6 +611,7 @@ impl Sender<'_> {
 
     fn all_well(&mut self) {
         self.retry.reset();
+        self.options.helm.all_well();
         if let Some((_, since)) = self.trouble.take() {
             // It may take now what it did not take before.
             self.refused.clear();
@@ -621,7 +643,7 @@ impl Sender<'_> {
             let since = self.trouble.take().map_or_else(Instant::now, |(_, since)| since);
             self.trouble = Some((text, since));
         }
-        sleep(wait).await;
+        self.options.helm.wait(outcome, (self.options.clock)(), wait).await;
         Ok(())
     }
 }

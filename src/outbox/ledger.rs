@@ -53,6 +53,8 @@ pub struct LedgerChange {
     pub add: Tallies,
     /// Slots of which all rows were read: what they hold.
     pub set: Vec<(Side, Entry)>,
+    /// Rows up to here enter without being counted: an audit that finds one of them that the ledger does not know captures a repeat.
+    pub uncounted_up_to: Option<Position>,
 }
 
 /// Which rows may have been captured before.
@@ -74,6 +76,12 @@ impl Repeats {
             Self::All => true,
             Self::UpTo(last) => !position.is_after(last),
         }
+    }
+
+    /// The same, and those up to this position as well.
+    #[must_use]
+    pub fn and_up_to(&self, position: &Position) -> Self {
+        if self.cover(position) { self.clone() } else { Self::UpTo(position.clone()) }
     }
 }
 

@@ -4,6 +4,7 @@
 //! truth about what is known to be on the disk.
 
 mod open;
+mod verbs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -341,10 +342,15 @@ impl Writer {
         sabotage_watermark(store, stream, self.state(stream), &state)?;
         change.put(format::stream_key(stream), format::to_bytes(&state));
         let mut known = self.ledger(stream).clone();
+        if let Some(last) = &ledger.uncounted_up_to {
+            known.repeats = known.repeats.and_up_to(last);
+        }
         if state.watermark.is_after(&self.state(stream).watermark)
             && let Some(newest) = newest(&captured.rows, &state.watermark)
         {
             witness::remember(&mut known.witnesses, newest);
+        }
+        if known != *self.ledger(stream) {
             change.put(format::ledger_state_key(stream), format::to_bytes(&known));
         }
         edge::pass("append:encoded");

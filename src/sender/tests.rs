@@ -327,6 +327,7 @@ fn options() -> Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || CLOCK,
+        helm: Arc::default(),
     }
 }
 
