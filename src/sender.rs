@@ -325,6 +325,11 @@ impl Sender<'_> {
                 let taken = outcome.told.as_ref().map(|_| batch.end().minus_one());
                 self.settle(batch, &prepared, taken).await
             }
+            // By our own measure: nothing was sent, and a smaller one is at once.
+            Verdict::TooLarge if rows > 1 && delivered.body_bytes > self.options.request_bytes_max => {
+                self.pace.too_large(rows);
+                Ok(None)
+            }
             Verdict::TooLarge if rows > 1 && self.pace.too_large(rows) && outcome.trace == Trace::Nothing => Ok(None),
             Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => {
                 if outcome.trace != Trace::Nothing {
@@ -638,10 +643,10 @@ impl Sender<'_> {
         let text = outcome.to_string();
         if self.trouble.as_ref().is_none_or(|(told, _)| *told != text) {
             match outcome.verdict {
-                Verdict::Misconfigured | Verdict::Refused | Verdict::TooLarge => {
+                Verdict::Misconfigured | Verdict::Refused => {
                     tracing::error!(outcome = text, next_try_seconds = wait.as_secs(), "delivery waits");
                 }
-                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown => {
+                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge => {
                     tracing::warn!(outcome = text, next_try_seconds = wait.as_secs(), "delivery waits");
                 }
             }

@@ -244,3 +244,25 @@ async fn a_request_that_is_too_large_by_its_breaks_is_waited_for_and_asked_about
         assert_eq!(model.asked.len(), 2, "at the beginning, and after the breaks");
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_beyond_our_own_limit_becomes_smaller_without_a_wait_and_is_no_trouble() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    let options = Options { request_bytes_max: 500, ..options() };
+    let life = async || {
+        let captured = CancellationToken::new();
+        captured.cancel();
+        let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
+        run(&outbox, &sink, &options, Some(&captured), retry, &CancellationToken::new()).await.unwrap();
+    };
+    // Requests of this size were accepted before; these rows take more bytes.
+    outbox.append(captured(0..300)).await.unwrap();
+    let change = async {
+        outbox.watch().wait_for(|snapshot| snapshot.stream(Stream::Reading).acked > 150).await.unwrap();
+        sink.with(|model| model.rows_max = Some(13));
+    };
+    tokio::join!(life(), change);
+    assert_all_there_once(&sink, 0..300);
+    assert_eq!(outbox.snapshot().notes.last_trouble, None);
+}
