@@ -1,5 +1,6 @@
 mod asking;
 mod isolating;
+mod rebuilt;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
