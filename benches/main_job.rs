@@ -221,6 +221,7 @@ fn capture_options() -> capture::Options {
         audit_horizon: Duration::from_hours(720),
         audit_interval: Duration::from_hours(1),
         start: capture::Start::Beginning,
+        sent_before: false,
         clock: || Micros(0),
     }
 }

@@ -67,6 +67,8 @@ pub struct Options {
     pub audit_interval: Duration,
     /// Where a new outbox begins.
     pub start: Start,
+    /// What is in the source when a new outbox begins may have been sent by another program: it is captured as repeats.
+    pub sent_before: bool,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
 }
@@ -307,7 +309,11 @@ impl Capture<'_> {
                     Start::At(time) => self.source.last(*stream, Some(time)).await?,
                 };
                 tracing::info!(%stream, from = %begin, "capture begins");
-                self.outbox.start(*stream, begin).await?;
+                if self.options.sent_before && !stream.is_merged_everywhere() {
+                    self.outbox.start_after_another(*stream, begin).await?;
+                } else {
+                    self.outbox.start(*stream, begin).await?;
+                }
             }
             self.prepare_ledger(&SourceStream { stream: *stream, order: *order }, now).await?;
             let rows = self.source.unreadable(*stream).await?;

@@ -387,6 +387,7 @@ impl Pipeline {
                     config::Start::Now => capture::Start::Now,
                     config::Start::At(time) => capture::Start::At(time),
                 },
+                sent_before: destination.sent_before,
                 clock,
             },
             sender: sender::Options {

@@ -2,7 +2,7 @@
 //!
 //! Nothing of it is in a program that is built without the feature `failpoints`. With it, `FAILPOINTS="ack:committed=2*off->1*return"` ends
 //! the process at the third pass of that edge (the crate `fail` reads it), and the file that `PACKHORSE_TEST_EDGES` names always holds the
-//! edge that was passed last, so that whoever kills the process from outside can tell where it stood.
+//! edge that each operation passed last, so that whoever kills the process from outside can tell where it stood.
 //!
 //! The one rule: a name is `operation:step` and stands in the source once. [`ALL`] lists them; a test crashes at each.
 
@@ -64,7 +64,16 @@ pub fn is_wanted(name: &'static str) -> bool {
     false
 }
 
-/// Writes the name over the one before it. A write of so few bytes is whole whenever the process ends.
+/// Bytes of an operation's line in the file of edges.
+pub const LINE_BYTES: usize = 32;
+
+/// The operation that an edge belongs to.
+pub fn operation(name: &str) -> &str {
+    name.split(':').next().unwrap_or_default()
+}
+
+/// Writes the name over the one before it of the same operation, each of which has a line of its own: several may be under way. A write of
+/// so few bytes is whole whenever the process ends.
 #[cfg(feature = "failpoints")]
 fn note(name: &str) {
     use std::{fs::File, os::unix::fs::FileExt as _, sync::OnceLock};
@@ -75,7 +84,8 @@ fn note(name: &str) {
         File::options().create(true).truncate(false).write(true).open(path).ok()
     });
     if let Some(file) = passed {
-        let _ = file.write_all_at(format!("{name:<31}\n").as_bytes(), 0);
+        let line = ALL.iter().position(|edge| operation(edge) == operation(name)).unwrap_or_default();
+        let _ = file.write_all_at(format!("{name:<31}\n").as_bytes(), (line * LINE_BYTES) as u64);
     }
 }
 

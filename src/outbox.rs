@@ -282,7 +282,12 @@ impl Outbox {
 
     /// Sets where a stream's capture begins; does nothing once that has been decided.
     pub async fn start(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.start(store, stream, position)).await
+        self.change(move |store, writer| writer.start(store, stream, position, Repeats::None)).await
+    }
+
+    /// As [`start`](Self::start), where another program may have sent what is in the source now.
+    pub async fn start_after_another(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
+        self.change(move |store, writer| writer.start(store, stream, position, Repeats::All)).await
     }
 
     /// Appends captured rows with their catalog and the watermark that covers them, in one commit. Rows that were counted before.
@@ -421,24 +426,33 @@ impl Outbox {
 
     /// Remembers central ids, and forgets those given as `None` with what was brought of them.
     pub async fn map(&self, pairs: Vec<(LocalRef, Option<RemoteId>)>) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.map(store, &pairs, Vec::new())).await
+        let generation = self.snapshot().meta.generation;
+        self.change(move |store, writer| writer.map(store, generation, &pairs, Vec::new())).await
     }
 
-    /// Remembers central ids together with what the entities were brought as, in one commit.
+    /// Remembers central ids together with what the entities were brought as, in one commit; nothing, when these are entities of another
+    /// generation than the present one.
     pub async fn map_as(
         &self,
+        generation: Generation,
         pairs: Vec<(LocalRef, RemoteId)>,
         brought: Vec<(LocalRef, Entity<RemoteId>)>,
     ) -> Result<(), StoreError> {
         let pairs: Vec<_> = pairs.into_iter().map(|(what, id)| (what, Some(id))).collect();
-        self.change(move |store, writer| writer.map(store, &pairs, brought)).await
+        self.change(move |store, writer| writer.map(store, generation, &pairs, brought)).await
     }
 
     /// Appends rows anew that were held for an entity, in commits of bounded size. Gives their number.
     pub async fn return_held(&self, what: LocalRef) -> Result<u64, StoreError> {
         let mut returned = 0;
         loop {
-            let some = self.change(move |store, writer| writer.return_held(store, what)).await?;
+            let path = self.path().to_owned();
+            let change = move |store: &Store, writer: &mut Writer, keeper: &mut Keeper| {
+                writer.return_held(store, what, |writer, added| {
+                    keeper.reach_down_for(&path, writer, added).inspect_err(|_| store.give_up())
+                })
+            };
+            let some = self.change_kept(change).await?;
             if some == 0 {
                 return Ok(returned);
             }
@@ -514,11 +528,20 @@ impl Outbox {
         T: Send + 'static,
         F: FnOnce(&Store, &mut Writer) -> Result<T, StoreError> + Send + 'static,
     {
+        self.change_kept(move |store, writer, _| change(store, writer)).await
+    }
+
+    /// The same, of a change that wants the sidecar written before it is committed.
+    async fn change_kept<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Store, &mut Writer, &mut Keeper) -> Result<T, StoreError> + Send + 'static,
+    {
         let shared = Arc::clone(&self.0);
         off_thread(move || {
             let mut guard = lock(&shared.writer);
             let (writer, keeper) = &mut *guard;
-            let result = change(&shared.store(), writer).inspect_err(|error| {
+            let result = change(&shared.store(), writer, keeper).inspect_err(|error| {
                 if ballast::is_full(error) {
                     ballast::give_up(&shared.path);
                 }

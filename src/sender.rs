@@ -45,7 +45,7 @@ use self::{
 };
 use crate::{
     catalog::{self, Journal, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
-    domain::{Catalog, Entity, Freshness, LocalRef, Micros, Outcome, RemoteId, Retry, Seq, Stream, Trace, Verdict},
+    domain::{Catalog, Entity, Freshness, Generation, LocalRef, Micros, Outcome, RemoteId, Retry, Seq, Stream, Trace, Verdict},
     edge,
     outbox::{Batch, CreateIntent, Extent, Intent, Outbox, Snapshot, StoreError},
     ports::{Delivered, Sink},
@@ -477,10 +477,17 @@ impl Sender<'_> {
         let given_up = self.unanswered.iter().filter(|(_, tries)| **tries >= CREATE_TRIES).map(|(what, _)| *what).collect();
         let options = SyncOptions { recheck: self.recheck, refused: self.refused.clone(), given_up };
         let known = Known { mappings: &snapshot.mappings, brought: &snapshot.brought };
-        let mut journal = OutboxJournal { outbox: self.outbox, slowest: self.slowest };
+        let generation = snapshot.meta.generation;
+        let mut journal = OutboxJournal { outbox: self.outbox, generation, slowest: self.slowest };
         match catalog::sync(self.sink, &snapshot.catalog, known, &options, &mut journal).await {
             Ok(synced) => {
                 self.slowest = self.slowest.max(synced.slowest);
+                if self.outbox.snapshot().meta.generation != generation {
+                    // The source became another one meanwhile: what was found out is of entities that are no more.
+                    self.recheck = Recheck::All;
+                    self.synced = None;
+                    return Ok(false);
+                }
                 self.outbox.intend_create(None).await?;
                 self.forget_mappings(&synced).await?;
                 self.tell(&synced);
@@ -527,7 +534,9 @@ impl Sender<'_> {
     async fn return_held(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         for what in snapshot.held.keys().filter(|what| snapshot.mappings.contains(**what)) {
             let rows = self.outbox.return_held(*what).await?;
-            tracing::info!(%what, rows, "held rows return");
+            if rows > 0 {
+                tracing::info!(%what, rows, "held rows return");
+            }
         }
         Ok(())
     }
@@ -663,6 +672,8 @@ fn shortened_patience() -> Option<Duration> {
 /// What the catalog sync must not forget across a crash is kept in the outbox.
 struct OutboxJournal<'a> {
     outbox: &'a Outbox,
+    /// Whose entities are brought over: the source may become another one meanwhile.
+    generation: Generation,
     /// The slowest answer before this sync.
     slowest: Duration,
 }
@@ -680,7 +691,10 @@ impl Journal for OutboxJournal<'_> {
         mapped: &[(LocalRef, RemoteId)],
         brought: &[(LocalRef, Entity<RemoteId>)],
     ) -> Result<(), JournalError> {
-        self.outbox.map_as(mapped.to_vec(), brought.to_vec()).await.map_err(|error| JournalError(Box::new(error)))
+        self.outbox
+            .map_as(self.generation, mapped.to_vec(), brought.to_vec())
+            .await
+            .map_err(|error| JournalError(Box::new(error)))
     }
 }
 

@@ -211,15 +211,17 @@ async fn a_repeat_is_what_the_server_makes_of_it(place: &Place) {
     assert_eq!(place.sink.arrived(&states(&[1, 2, 3])).await.unwrap(), [Presence::There; 3]);
 }
 
-/// Of a request that is not accepted nothing is stored, and it is not said to be accepted.
-async fn a_request_is_stored_whole_or_not_at_all(place: &Place) {
+/// Of a request with a row that cannot be stored a legacy server stores nothing, a receiver the others; it is not said to be accepted, and
+/// asking tells what is there.
+async fn of_a_request_with_a_bad_row_nothing_or_all_others_are_stored(place: &Place) {
     let location = place.catalog().await;
     let mut rows = readings(11, Some(location), &(0..50).collect::<Vec<_>>());
     rows.extend(readings(999, None, &[60]));
     let outcome = deliver(place, rows.clone()).await;
     assert!(matches!(outcome.verdict, Verdict::Refused | Verdict::Unknown), "{outcome}");
-    assert_eq!(place.number("SELECT count(*) FROM Reading").await, 0);
-    assert_eq!(place.sink.arrived(&rows).await.unwrap(), vec![Presence::Absent; 51]);
+    let (stored, presence) = if place.sink.is_packhorse() { (50, Presence::There) } else { (0, Presence::Absent) };
+    assert_eq!(place.number("SELECT count(*) FROM Reading").await, stored);
+    assert_eq!(place.sink.arrived(&rows).await.unwrap(), [vec![presence; 50], vec![Presence::Absent]].concat());
     // And the next one is not the worse for it.
     accepted(place, readings(11, Some(location), &[1])).await;
 }
@@ -235,7 +237,11 @@ async fn a_lost_answer_is_unknown_and_a_cut_link_is_not_stored(place: &Place) {
         [Presence::There, Presence::There, Presence::Absent]
     );
     place.proxy.cut().await;
-    let outcome = deliver(place, readings(11, Some(location), &[3])).await;
+    let mut outcome = deliver(place, readings(11, Some(location), &[3])).await;
+    if outcome.verdict == Verdict::Unknown {
+        // A connection that was kept broke under the request; a new one does not come about.
+        outcome = deliver(place, readings(11, Some(location), &[3])).await;
+    }
     assert_eq!(outcome.verdict, Verdict::NotStored, "{outcome}");
     assert_ne!(place.sink.find(&Ask::All(EntityKind::Node)).await.unwrap_err().verdict, Verdict::Accepted);
     assert_ne!(place.sink.arrived(&readings(11, None, &[1])).await.unwrap_err().verdict, Verdict::Accepted);
@@ -269,7 +275,7 @@ macro_rules! conforms {
             what_is_updated_is_as_it_was_given,
             accepted_rows_are_there,
             a_repeat_is_what_the_server_makes_of_it,
-            a_request_is_stored_whole_or_not_at_all,
+            of_a_request_with_a_bad_row_nothing_or_all_others_are_stored,
             a_lost_answer_is_unknown_and_a_cut_link_is_not_stored,
             a_status_is_taken,
         ]);)*

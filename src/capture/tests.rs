@@ -245,6 +245,7 @@ fn options() -> Options {
         audit_horizon: Duration::from_hours(720),
         audit_interval: Duration::from_hours(1),
         start: Start::Beginning,
+        sent_before: false,
         clock: || Micros(NOW * 1_000_000),
     }
 }

@@ -94,6 +94,8 @@ pub fn plan(kind: EntityKind, open: &BTreeSet<LocalRef>, given: &Given<'_>) -> P
 #[derive(Default)]
 struct Wanted {
     new: HashSet<Identity>,
+    /// Central entities that are given another identity.
+    renamed: HashSet<RemoteId>,
     /// Rooms that wait for their type, with what they would be found by.
     rooms: HashMap<LocalRef, Identity>,
 }
@@ -126,10 +128,11 @@ impl<'a> There<'a> {
 }
 
 impl There<'_> {
-    /// Whether a new name is one that the central entity can be given: nothing else here has it, or has taken over the old one.
-    fn is_renamed(&self, before: &Entity<RemoteId>, now: &Identity) -> bool {
+    /// Whether a new name is one that the central entity can be given: nothing else here has it, or has taken over the old one as it was
+    /// brought or as it is there.
+    fn is_renamed(&self, before: &Entity<RemoteId>, there: &Entity<RemoteId>, now: &Identity) -> bool {
         let having = |identity: &Identity| self.here.get(identity).copied().unwrap_or(0);
-        having(now) <= 1 && Identity::of(before).is_none_or(|before| having(&before) == 0)
+        having(now) <= 1 && [before, there].into_iter().filter_map(Identity::of).all(|old| having(&old) == 0)
     }
 }
 
@@ -255,8 +258,15 @@ impl Plan {
                 return;
             }
             match given.known.brought_as(what, found.id) {
-                // Renamed here, and still there under the name of before.
-                Some(before) if is_still(before, &found.entity) && stands(before, given) && there.is_renamed(before, &identity) => {
+                // Renamed here, and still there under the name of before. Where two of ours stood for it and both were renamed, it is the
+                // first one's: the other's rows must not go into it under that name.
+                Some(before)
+                    if is_still(before, &found.entity)
+                        && stands(before, given)
+                        && there.is_renamed(before, &found.entity, &identity)
+                        && !wanted.renamed.contains(&found.id) =>
+                {
+                    wanted.renamed.insert(found.id);
                     wanted.new.insert(identity);
                     self.mapped.push((what, found.id));
                     self.follow(what, before, &sought, found);

@@ -293,7 +293,7 @@ proptest! {
     fn whatever_changes_on_both_sides_a_second_sync_writes_nothing_and_nothing_is_mapped_to_another(
         here in side(LocalId, 3),
         there in side(RemoteId, 3),
-        changes in (side(LocalId, 1), side(RemoteId, 1)),
+        changes in (side(LocalId, 2), side(RemoteId, 1)),
         takes_updates in any::<bool>(),
     ) {
         let mut world = World { takes_updates, ..World::default() };

@@ -36,6 +36,8 @@ use crate::{
 
 /// What a row costs on the wire, in bytes, more or less.
 const ROW_BYTES: u64 = 9;
+/// What a node state takes in a list.
+const LISTED_BYTES: u64 = 140;
 /// So many mappings that are not right are told one by one.
 const TOLD_MAX: usize = 40;
 
@@ -256,14 +258,15 @@ impl Report {
 
     /// What becomes of the node states that the old script has sent already.
     fn node_states(&mut self, name: &str, kind: Kind, source: &Result<outside::Source, String>) {
-        let any = source
-            .as_ref()
-            .is_ok_and(|source| source.rows.iter().any(|(stream, rows)| *stream == Stream::NodeState && *rows > 0));
+        let states = source.as_ref().map_or(0, |source| {
+            source.rows.iter().filter(|(stream, _)| *stream == Stream::NodeState).map(|(_, rows)| *rows).sum::<u64>()
+        });
         match kind {
-            Kind::LegacyOlder if any => self.line(&format!(
-                "{name}: warning: this server stores a repeated node state as one more row: those that the old script has sent are going to be \
-                 there twice. To send none again, begin with --start now, run once, and let `packhorse reconcile --since TIME --mend` queue what \
-                 is missing"
+            Kind::LegacyOlder if states > 0 => self.line(&format!(
+                "{name}: this server stores a repeated node state as one more row, so each one is asked for before it is sent (about {} for \
+                 those that are there). Over a thin link it is cheaper to begin with --start now, to run once, and to let `packhorse reconcile \
+                 --since TIME --mend` queue what is missing",
+                units::show_bytes(states * LISTED_BYTES)
             )),
             // One without a node state has none that could be there twice.
             Kind::LegacyOlder | Kind::LegacyNewer | Kind::Packhorse | Kind::Legacy | Kind::Unknown => {}

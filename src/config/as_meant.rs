@@ -81,6 +81,8 @@ pub struct Destination {
     pub enabled: bool,
     /// Which rows a new outbox begins with.
     pub start: Start,
+    /// Another program may have sent rows of the source there before the outbox was new.
+    pub sent_before: bool,
     /// How we show who we are.
     pub auth: Auth,
     /// Certificate authorities to trust instead of the system's, PEM.

@@ -129,6 +129,7 @@ pub const KEYS: &[Key] = &[
     key(Destination, "name", Text, Required, "Its name on the command line, and of its directory in `data_dir`: letters, digits, `-`, `_` and `.`, at most 64."),
     key(Destination, "url", Url, Required, "The REST server's base: `https://central.example/rest/`."),
     key(Destination, "enabled", Bool, Is("true"), "`false` leaves the destination alone and keeps its outbox. So does taking it out of the file, until `packhorse queue drop`."),
+    key(Destination, "sent_before", Bool, Is("false"), "`true` where another program may have sent rows of this database there: the node states that a new outbox finds are asked for before they are sent."),
     key(Destination, "start", Start, Is("beginning"), "Which rows a new outbox begins with: all, those from now on, or those from a time (UTC)."),
     key(Destination, "token_file", Path, Absent, "A file that holds a bearer token alone."),
     key(Destination, "user", Text, Absent, "The user of HTTP basic authentication; needs `password_file`."),

@@ -132,6 +132,14 @@ impl Stream {
         }
     }
 
+    /// Whether every server knows a repeated record by its key, and keeps one.
+    pub const fn is_merged_everywhere(self) -> bool {
+        match self {
+            Self::Reading => true,
+            Self::NodeState => false,
+        }
+    }
+
     /// What people call several of its records.
     pub const fn plural(self) -> &'static str {
         match self {

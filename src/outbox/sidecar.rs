@@ -26,6 +26,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
+    codec::ChunkHeader,
     domain::{Brought, Entity, LocalRef, Mappings, Position, RemoteId, Rows, Seq, Stream},
     edge,
 };
@@ -170,17 +171,42 @@ impl Keeper {
         if rows.is_empty() {
             return Ok(());
         }
-        let stream = usize::from(rows.stream().number());
-        let known = &self.written.streams[stream];
-        let lowest = Some(rows.lowest(0..rows.len()));
-        let (from, waiting_from) = (position_before(lowest, &known.from), position_before(lowest, &known.waiting_from));
-        if from == known.from && waiting_from == known.waiting_from {
+        let lowest = rows.lowest(0..rows.len());
+        self.reach_down_to(outbox, writer, |stream| (stream == rows.stream()).then_some(lowest))
+    }
+
+    /// The same, before chunks are pending again that were parked.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing is to be appended.
+    pub(super) fn reach_down_for(&mut self, outbox: &Path, writer: &Writer, chunks: &[ChunkHeader]) -> Result<(), StoreError> {
+        self.reach_down_to(outbox, writer, |stream| {
+            chunks.iter().filter(|chunk| chunk.stream == stream).map(|chunk| chunk.lowest).min()
+        })
+    }
+
+    fn reach_down_to(
+        &mut self,
+        outbox: &Path,
+        writer: &Writer,
+        lowest: impl Fn(Stream) -> Option<i64>,
+    ) -> Result<(), StoreError> {
+        let lowered = |bound: &Bound, lowest: i64| Bound {
+            from: position_before(Some(lowest), &bound.from),
+            waiting_from: position_before(Some(lowest), &bound.waiting_from),
+            ..bound.clone()
+        };
+        let mut sidecar = writer.sidecar();
+        let mut is_low_enough = true;
+        for stream in Stream::ALL {
+            let Some(lowest) = lowest(stream) else { continue };
+            let place = usize::from(stream.number());
+            is_low_enough &= lowered(&self.written.streams[place], lowest) == self.written.streams[place];
+            sidecar.streams[place] = lowered(&sidecar.streams[place], lowest);
+        }
+        if is_low_enough {
             return Ok(());
         }
-        let mut sidecar = writer.sidecar();
-        let bound = &mut sidecar.streams[stream];
-        bound.from = position_before(lowest, &bound.from);
-        bound.waiting_from = position_before(lowest, &bound.waiting_from);
         sidecar.write(outbox)?;
         *self = Self { written: sidecar, ..Self::new(writer) };
         Ok(())

@@ -246,7 +246,7 @@ async fn catalog_and_mappings_come_back() {
     outbox.map(vec![(node(-3), Some(RemoteId(50))), (node(8), Some(RemoteId(8)))]).await.unwrap();
     let brought = Entity::Node(Node { location: Some(RemoteId(40)), node_type: None });
     let both = vec![(node(-3), brought.clone()), (node(8), brought.clone())];
-    outbox.map_as(Vec::new(), both).await.unwrap();
+    outbox.map_as(Generation(0), Vec::new(), both).await.unwrap();
     outbox.map(vec![(node(8), None)]).await.unwrap();
     drop(outbox);
     let snapshot = open(dir.path()).snapshot();
@@ -341,7 +341,7 @@ async fn damage_and_open(damage: impl FnOnce(&Path)) -> Snapshot {
     let aside = vec![SetAside { reason: Reason::Refused("no".into()), rows: vec![140] }];
     outbox.settle(batch, aside, None, AT).await.unwrap();
     // A change of mappings brings the sidecar up to date.
-    outbox.map_as(vec![(node(8), RemoteId(80))], vec![(node(8), as_brought())]).await.unwrap();
+    outbox.map_as(Generation(0), vec![(node(8), RemoteId(80))], vec![(node(8), as_brought())]).await.unwrap();
     outbox.append(captured(200..300)).await.unwrap();
     drop(outbox);
     damage(dir.path());
@@ -586,4 +586,96 @@ async fn new_rows_and_repeats_do_not_share_a_batch_and_stay_what_they_are_when_h
     outbox.return_held(node(1)).await.unwrap();
     let third = outbox.lease(Stream::Reading, Seq(20), 100).await.unwrap().unwrap();
     assert_eq!((third.freshness, third.rows.len()), (Freshness::Repeat, 10));
+}
+
+/// Ten readings of node 1 that are held for it, and the entity as it was captured.
+async fn held_for_node_1(outbox: &Outbox) -> Entity<LocalId> {
+    outbox.start(Stream::Reading, Position::Start).await.unwrap();
+    let entity = |id: i64| (node(id), Entity::Node(Node { location: None, node_type: None }));
+    let rest = [EntityKind::SensorType, EntityKind::Location]
+        .map(|kind| LocalRef { kind, id: LocalId(if kind == EntityKind::Location { 4 } else { 0 }) });
+    let mut catalog: Vec<_> = (0..3).map(entity).collect();
+    // Stand-ins: what counts is that they are equal, or not.
+    catalog.extend(rest.map(|what| (what, Entity::Node(Node { location: None, node_type: None }))));
+    outbox.append(Captured { catalog, ..captured(300..310) }).await.unwrap();
+    let batch = lease(outbox, 100).await.unwrap();
+    let held = SetAside { reason: Reason::Held(node(1)), rows: (0..10).collect() };
+    outbox.settle(batch, vec![held], None, AT).await.unwrap();
+    entity(1).1
+}
+
+#[tokio::test]
+async fn rows_that_returned_are_captured_again_when_the_store_is_lost_right_after() {
+    for by_an_operator in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        held_for_node_1(&outbox).await;
+        outbox.append(captured(5_000..5_010)).await.unwrap();
+        // The sidecar says now that nothing waits before second 5,000 but what is parked.
+        outbox.map(vec![(node(1), Some(RemoteId(1)))]).await.unwrap();
+        assert_eq!(returned(&outbox, by_an_operator).await, 10);
+        let tail = outbox.snapshot().stream(Stream::Reading).next;
+        drop(outbox);
+        let store = Store::open(&dir.path().join("gen-000001")).unwrap();
+        let mut change = store::Change::default();
+        change.remove(format::chunk_key(Stream::Reading, Seq(tail.0 - 10)));
+        store.commit(change).unwrap();
+        drop(store);
+        let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+        let before_300 = Position::Key { time: Micros(300 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
+        assert_eq!(outbox.snapshot().stream(Stream::Reading).watermark, before_300, "by an operator: {by_an_operator}");
+    }
+}
+
+/// Lets all rows return that are held for node 1: because that is mapped, or because an operator wants it.
+async fn returned(outbox: &Outbox, by_an_operator: bool) -> u64 {
+    if !by_an_operator {
+        return outbox.return_held(node(1)).await.unwrap();
+    }
+    let (chunks, _) = outbox.parked_rows(verbs::ParkedPlace::new(), 10).await.unwrap();
+    let picks: Vec<_> = chunks.into_iter().map(|chunk| chunk.pick).collect();
+    outbox.take(&picks, verbs::Fate::Return).await.unwrap()
+}
+
+#[tokio::test]
+async fn held_rows_return_in_another_generation_when_all_that_they_point_to_is_what_it_was() {
+    for (is_same, by_an_operator) in [(true, false), (false, false), (true, true), (false, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        held_for_node_1(&outbox).await;
+        let before = outbox.snapshot().catalog;
+        assert!(outbox.begin_generation([Position::Start, Position::Start]).await.unwrap());
+        let mut catalog: Vec<_> = before.iter().map(|(what, entity)| (*what, entity.clone())).collect();
+        if !is_same {
+            catalog.last_mut().unwrap().1 = Entity::Node(Node { location: Some(LocalId(9)), node_type: None });
+        }
+        let rows = Rows::empty(Stream::Reading);
+        outbox.append(Captured { rows, catalog, ..captured(0..0) }).await.unwrap();
+        assert_eq!(returned(&outbox, by_an_operator).await, if is_same { 10 } else { 0 });
+        balance(outbox.snapshot().stream(Stream::Reading));
+    }
+}
+
+#[tokio::test]
+async fn what_a_sync_of_an_earlier_generation_finds_out_is_not_taken_for_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    assert!(outbox.begin_generation([Position::Start, Position::Start]).await.unwrap());
+    outbox.map_as(Generation(0), vec![(node(1), RemoteId(10))], Vec::new()).await.unwrap();
+    assert!(outbox.snapshot().mappings.is_empty());
+    outbox.map_as(Generation(1), vec![(node(1), RemoteId(10))], Vec::new()).await.unwrap();
+    assert_eq!(outbox.snapshot().mappings.get(node(1)), Some(RemoteId(10)));
+}
+
+#[tokio::test]
+async fn where_repeats_are_to_be_expected_a_start_does_not_forget_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    outbox.start_after_another(Stream::NodeState, Position::Id(5)).await.unwrap();
+    outbox.append_again(Rows::empty(Stream::NodeState), Vec::new(), AT).await.unwrap();
+    assert_eq!(outbox.snapshot().ledger(Stream::NodeState).repeats, Repeats::All);
+    outbox.start(Stream::Reading, Position::Start).await.unwrap();
+    outbox.append(captured(0..10)).await.unwrap();
+    outbox.append_again(captured(0..10).rows, Vec::new(), AT).await.unwrap();
+    assert_eq!(outbox.snapshot().ledger(Stream::Reading).repeats, Repeats::UpTo(captured(0..10).watermark));
 }

@@ -6,7 +6,11 @@
 mod open;
 mod verbs;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use super::{
     Batch, Captured, SetAside, Snapshot, data_dir,
@@ -20,8 +24,8 @@ use super::{
 use crate::{
     codec::{self, CHUNK_BYTES_MAX, ChunkHeader, Run},
     domain::{
-        Brought, Catalog, Entity, Epoch, Generation, LocalRef, Mappings, Micros, Order, Position, RemoteId, Rows, Seq, SourceId,
-        Stream,
+        Brought, Catalog, Entity, Epoch, Generation, LocalId, LocalRef, Mappings, Micros, Order, Position, RemoteId, Rows, Seq,
+        SourceId, Stream,
         ledger::{Coarse, FIRST},
         witness::{self, Witness},
     },
@@ -280,7 +284,13 @@ impl Writer {
         self.streams[usize::from(stream.number())] = state;
     }
 
-    pub(super) fn start(&mut self, store: &Store, stream: Stream, position: Position) -> Result<(), StoreError> {
+    pub(super) fn start(
+        &mut self,
+        store: &Store,
+        stream: Stream,
+        position: Position,
+        repeats: Repeats,
+    ) -> Result<(), StoreError> {
         if self.state(stream).started {
             return Ok(());
         }
@@ -288,11 +298,24 @@ impl Writer {
         let mut change = Change::default();
         change.put(format::stream_key(stream), format::to_bytes(&state));
         let floor = Some(state.watermark.clone());
-        let ledger = LedgerState { floor, ..self.ledger(stream).clone() };
+        let known = self.ledger(stream).clone();
+        // What was known to be repeats stays so.
+        let repeats = if known.repeats == Repeats::None { repeats } else { known.repeats.clone() };
+        let ledger = LedgerState { floor, repeats, ..known };
         self.set_ledger(store, stream, change, ledger)?;
         edge::pass("start:committed");
         self.set_state(stream, state);
         Ok(())
+    }
+
+    /// Whatever of a stream is captured up to its watermark from now on may be there already: rows of it are appended that nobody counts.
+    pub(super) fn expect_repeats(&mut self, store: &Store, stream: Stream) -> Result<(), StoreError> {
+        let known = self.ledger(stream).clone();
+        let repeats = known.repeats.and_up_to(&self.state(stream).watermark);
+        if repeats == known.repeats {
+            return Ok(());
+        }
+        self.set_ledger(store, stream, Change::default(), LedgerState { repeats, ..known })
     }
 
     pub(super) fn append(&mut self, store: &Store, captured: &Captured, ledger: &LedgerChange) -> Result<(), StoreError> {
@@ -318,9 +341,6 @@ impl Writer {
         sabotage_watermark(store, stream, self.state(stream), &state)?;
         change.put(format::stream_key(stream), format::to_bytes(&state));
         let mut known = self.ledger(stream).clone();
-        if let Some(last) = &ledger.uncounted_up_to {
-            known.repeats = known.repeats.and_up_to(last);
-        }
         if state.watermark.is_after(&self.state(stream).watermark)
             && let Some(newest) = newest(&captured.rows, &state.watermark)
         {
@@ -439,9 +459,13 @@ impl Writer {
     pub(super) fn map(
         &mut self,
         store: &Store,
+        generation: Generation,
         pairs: &[(LocalRef, Option<RemoteId>)],
         news: Vec<(LocalRef, Entity<RemoteId>)>,
     ) -> Result<(), StoreError> {
+        if generation != self.meta.generation {
+            return Ok(());
+        }
         let mut mappings = Arc::clone(&self.mappings);
         let mut brought = Arc::clone(&self.brought);
         let mut change = Change::default();
@@ -474,7 +498,13 @@ impl Writer {
         Ok(())
     }
 
-    pub(super) fn return_held(&mut self, store: &Store, what: LocalRef) -> Result<u64, StoreError> {
+    /// `before` hears of the chunks that are going to be pending again, and may object.
+    pub(super) fn return_held(
+        &mut self,
+        store: &Store,
+        what: LocalRef,
+        before: impl FnOnce(&Self, &[ChunkHeader]) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
         let mut change = Change::default();
         let mut streams = self.streams.clone();
         let mut held = Arc::clone(&self.held);
@@ -488,7 +518,7 @@ impl Writer {
             let (_, chunk) = parked::split(store, &value)?;
             let (header, rows) = codec::decode(chunk)
                 .map_err(|error| StoreError::Damaged { path: store.path().into(), what: format!("a parked chunk: {error}") })?;
-            if header.generation != self.meta.generation {
+            if header.generation != self.meta.generation && !self.means_the_same(store, header.generation, &rows)? {
                 // What it points to is another entity now: it stays, for an operator.
                 continue;
             }
@@ -513,6 +543,7 @@ impl Writer {
         for stream in Stream::ALL {
             change.put(format::stream_key(stream), format::to_bytes(&streams[usize::from(stream.number())]));
         }
+        before(self, &added)?;
         edge::pass("return:encoded");
         store.commit(change)?;
         edge::pass("return:committed");
@@ -523,6 +554,25 @@ impl Writer {
             self.places.remove_parked(number);
         }
         Ok(returned)
+    }
+
+    /// Whether everything that rows of an earlier generation point to, and what that points to, is in this one under the same id with the same
+    /// content: a database that was restored from a backup is mostly what it was.
+    fn means_the_same(&self, store: &Store, generation: Generation, rows: &Rows) -> Result<bool, StoreError> {
+        let mut open: Vec<LocalRef> = (0..rows.len()).flat_map(|row| rows.refers(row)).collect();
+        let mut seen = BTreeSet::new();
+        while let Some(what) = open.pop() {
+            if !seen.insert(what) {
+                continue;
+            }
+            let then = open::decode::<Entity<LocalId>>(store, &format::entity_key(format::ENTITIES, generation, what))?;
+            let (Some(then), Some(now)) = (then, self.catalog.get(&what)) else { return Ok(false) };
+            if then != *now {
+                return Ok(false);
+            }
+            open.extend(now.refers());
+        }
+        Ok(true)
     }
 
     pub(super) fn note_trouble(&mut self, store: &Store, at: Micros, mut trouble: String) -> Result<(), StoreError> {

@@ -219,8 +219,7 @@ fn of_status(status: &Status, evidence: &Evidence) -> Outcome {
         200..=299 if status.meets_contract => Outcome::new(Verdict::Accepted, format!("status {code}")),
         200..=299 if is_page => misconfigured(&format!("a page for people instead of JSON; {}", url_advice(evidence))),
         201 => Outcome::new(Verdict::Unknown, format!("a success whose body is not what the contract says ({said})")),
-        200..=299 => misconfigured(&format!("a success that the contract does not know; {}", url_advice(evidence)))
-            .leaving(Trace::Possible),
+        200..=299 => misconfigured(&format!("a success that the contract does not know; {}", url_advice(evidence))),
         300..=399 => {
             let to = status.location.as_deref().unwrap_or("an unknown place");
             misconfigured(&format!(

@@ -81,7 +81,6 @@ async fn killed_among_the_node_states_loses_none_at_an_older_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the sender asks what has arrived before it repeats node states to an older server"]
 async fn killed_among_the_node_states_doubles_none_at_an_older_server() {
     let (scene, gateway) = mostly_states("legacy-old").await;
     kills(&scene, &gateway).await;
@@ -89,7 +88,6 @@ async fn killed_among_the_node_states_doubles_none_at_an_older_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until the sender asks what has arrived before it repeats node states to an older server"]
 async fn the_connection_dropped_among_the_node_states_doubles_none_at_an_older_server() {
     let (scene, gateway) = mostly_states("legacy-old").await;
     let mut daemon = cuts(&scene, &gateway).await;

@@ -27,7 +27,6 @@ async fn arrives_though_late(late: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until capture looks for late rows"]
 async fn a_reading_committed_late_with_an_older_time_arrives() {
     arrives_though_late(
         "INSERT INTO Reading (time, nodeId, type, locationId, value) VALUES (UTC_TIMESTAMP() - INTERVAL 150 MINUTE, 2, 0, 503, 1)",
@@ -37,7 +36,6 @@ async fn a_reading_committed_late_with_an_older_time_arrives() {
 
 /// The same second as one that was sent, and before it in the order of the key.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until capture looks for late rows"]
 async fn a_reading_committed_late_in_the_same_second_with_a_lower_key_arrives() {
     // Node 1 of the rows that were sent is the lowest: this one comes before it.
     arrives_though_late(
@@ -48,7 +46,6 @@ async fn a_reading_committed_late_in_the_same_second_with_a_lower_key_arrives() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "until capture looks for late rows"]
 async fn a_new_node_with_48_older_readings_arrives() {
     arrives_though_late(
         "INSERT INTO Node (id, locationId) VALUES (12, 521);

@@ -302,6 +302,43 @@ mod renamed {
     }
 
     #[test]
+    fn of_two_of_ours_that_stood_for_one_and_were_both_renamed_only_the_first_takes_it_along() {
+        let (mill, nowhere) = (house(Some(RemoteId(10)), Some("Mill Lane")), house(Some(RemoteId(10)), None));
+        let cases = [
+            (&mill, house(Some(LocalId(1)), Some("Loft")), house(Some(LocalId(1)), Some("Attic"))),
+            (&mill, house(Some(LocalId(2)), Some("Mill Lane")), house(Some(LocalId(1)), Some("Attic"))),
+            (&mill, house(Some(LocalId(2)), Some("Mill Lane")), house(Some(LocalId(1)), None)),
+            (&nowhere, house(Some(LocalId(1)), Some("Loft")), house(Some(LocalId(2)), None)),
+            (&nowhere, house(Some(LocalId(2)), None), house(None, None)),
+        ];
+        let now = mappings(&[(EntityKind::Deployment, 1, 10), (EntityKind::Deployment, 2, 20)]);
+        let known = mappings(&[(EntityKind::Deployment, 1, 10), (EntityKind::House, 3, 30), (EntityKind::House, 4, 30)]);
+        for (before, first, second) in cases {
+            let brought = [3, 4].map(|id| (local(EntityKind::House, id), before.clone())).into();
+            let known = Known { mappings: &known, brought: &brought };
+            let context = format!("{first:?} and {second:?}");
+            let renamed = translated(local(EntityKind::House, 3), &first, &now).unwrap();
+            let captured = catalog(EntityKind::House, [(3, first), (4, second)]);
+            let plan = planned_after(EntityKind::House, &captured, &[remote(30, before.clone())], &now, known);
+            assert_eq!(plan.mapped, [(local(EntityKind::House, 3), RemoteId(30))], "{context}");
+            assert_eq!(plan.update, [(local(EntityKind::House, 3), remote(30, renamed))], "{context}");
+            assert_eq!(plan.create, [local(EntityKind::House, 4)], "{context}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_under_a_name_that_another_has_here_is_not_renamed() {
+        // The centre keeps `?` for a letter that it lacks, and something else here is called so.
+        let captured = catalog(EntityKind::Deployment, [(1, pilot("Phase 2", None)), (2, pilot("?", None))]);
+        let brought = Brought::from([(local(EntityKind::Deployment, 1), pilot("Ł", None))]);
+        let known = mappings(&[(EntityKind::Deployment, 1, 7)]);
+        let known = Known { mappings: &known, brought: &brought };
+        let plan = planned_after(EntityKind::Deployment, &captured, &[remote(7, pilot("?", None))], &Mappings::default(), known);
+        assert_eq!(plan.mapped, [(local(EntityKind::Deployment, 2), RemoteId(7))]);
+        assert_eq!((plan.update.len(), plan.create), (0, vec![local(EntityKind::Deployment, 1)]));
+    }
+
+    #[test]
     fn two_of_ours_that_stand_for_one_do_not_undo_each_others_changes() {
         let with = |description: Option<&str>, end: Option<i64>| Deployment {
             name: Some("Pilot".into()),

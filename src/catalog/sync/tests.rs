@@ -43,6 +43,11 @@ struct State {
     log: Vec<String>,
 }
 
+/// A text as MySQL compares it: without case and trailing blanks.
+fn as_compared(text: &str) -> String {
+    text.trim_end_matches(' ').to_lowercase()
+}
+
 fn down() -> Outcome {
     Outcome::new(Verdict::NotStored, "nobody listens")
 }
@@ -78,7 +83,7 @@ impl Sink for Model {
         let matches = |one: &&RemoteEntity| match (ask, &one.entity) {
             // As MySQL compares; without an address, and for locations, a superset comes back, as a server may answer.
             (Ask::House { address: Some(address), .. }, Entity::House(house)) => {
-                house.address.as_ref().is_some_and(|there| there.to_lowercase() == address.to_lowercase())
+                house.address.as_ref().is_some_and(|there| as_compared(there) == as_compared(address))
             }
             (Ask::Sensors { node }, Entity::Sensor(sensor)) => sensor.node == Some(*node),
             (_, entity) => entity.kind() == kind,

@@ -140,6 +140,7 @@ impl<'a> Written<'a> {
             _ => "as import-legacy was told; what is missing before stays so",
         };
         text.key("start", &quoted(self.start), why);
+        text.key("sent_before", "true", "the old script has sent most of them: what is there is asked for before it is sent");
     }
 }
 

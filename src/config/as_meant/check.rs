@@ -120,8 +120,9 @@ impl Reader<'_, '_> {
         }
         Destination {
             url: url.unwrap_or_else(nowhere),
-            enabled: self.flag("enabled"),
+            enabled: self.flag("enabled").unwrap_or(true),
             start: self.start(),
+            sent_before: self.flag("sent_before").unwrap_or(false),
             auth,
             ca_pem: self.pem("ca_file", "CERTIFICATE").map(|pem| pem.expose().to_owned()),
             client_identity_pem: self.client_identity(),

@@ -117,13 +117,13 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn flag(&mut self, key: &str) -> bool {
-        match self.value(key).map(|value| value.text).as_deref() {
-            Some("true") | None => true,
-            Some("false") => false,
-            Some(text) => {
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
+        match self.value(key)?.text.as_str() {
+            "true" => Some(true),
+            "false" => Some(false),
+            text => {
                 self.problem(key, format!("{} is neither true nor false", quoted(text)), "write true or false");
-                true
+                None
             }
         }
     }

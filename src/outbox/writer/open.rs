@@ -117,7 +117,7 @@ fn check_chunks(store: &Store, stream: Stream, state: &StreamState, places: &mut
     Err(damaged(format!("the {} end at seq {end}, not at {}", stream.plural(), state.next)))
 }
 
-fn decode<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, StoreError> {
+pub(super) fn decode<T: DeserializeOwned>(store: &Store, key: &[u8]) -> Result<Option<T>, StoreError> {
     let Some(bytes) = store.get(key)? else { return Ok(None) };
     let value = format::from_bytes(&bytes).map(|(value, _)| value);
     let damaged = || StoreError::Damaged {

@@ -67,7 +67,7 @@ proptest! {
     fn whatever_answers_are_lost_a_second_sync_writes_nothing(
         here in side(LocalId, 3),
         there in side(RemoteId, 2),
-        changes in side(LocalId, 1),
+        changes in side(LocalId, 2),
         faults in faults(),
         takes_no_updates in any::<bool>(),
     ) {
