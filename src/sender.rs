@@ -20,6 +20,7 @@ pub mod doubt;
 pub mod helm;
 pub mod isolate;
 mod isolating;
+mod journal;
 pub mod pace;
 pub mod prepare;
 
@@ -29,7 +30,6 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -40,14 +40,15 @@ use self::{
     helm::{Doing, Helm},
     isolate::Convict,
     isolating::Begin,
+    journal::OutboxJournal,
     pace::Pace,
     prepare::Prepared,
 };
 use crate::{
-    catalog::{self, Journal, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
-    domain::{Catalog, Entity, Freshness, Generation, LocalRef, Micros, Outcome, RemoteId, Retry, Seq, Stream, Trace, Verdict},
+    catalog::{self, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
+    domain::{Catalog, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
     edge,
-    outbox::{Batch, CreateIntent, Extent, Intent, Outbox, Snapshot, StoreError},
+    outbox::{Batch, Extent, Intent, Outbox, Snapshot, StoreError},
     ports::{Delivered, Sink},
 };
 
@@ -667,35 +668,6 @@ async fn end_of_capture(captured: Option<&CancellationToken>) {
 fn shortened_patience() -> Option<Duration> {
     let text = cfg!(debug_assertions).then(|| std::env::var("PACKHORSE_TEST_PATIENCE_MS").ok()).flatten()?;
     text.parse().ok().map(Duration::from_millis)
-}
-
-/// What the catalog sync must not forget across a crash is kept in the outbox.
-struct OutboxJournal<'a> {
-    outbox: &'a Outbox,
-    /// Whose entities are brought over: the source may become another one meanwhile.
-    generation: Generation,
-    /// The slowest answer before this sync.
-    slowest: Duration,
-}
-
-#[async_trait]
-impl Journal for OutboxJournal<'_> {
-    async fn about_to_create(&mut self, what: LocalRef, slowest: Duration) -> Result<(), JournalError> {
-        let patience = (slowest.max(self.slowest) * 3).clamp(EARLIER_LIFE, EARLIER_LIFE_MAX);
-        let intent = CreateIntent { what, patience_ms: patience.as_millis() as u32 };
-        self.outbox.intend_create(Some(intent)).await.map_err(|error| JournalError(Box::new(error)))
-    }
-
-    async fn settled(
-        &mut self,
-        mapped: &[(LocalRef, RemoteId)],
-        brought: &[(LocalRef, Entity<RemoteId>)],
-    ) -> Result<(), JournalError> {
-        self.outbox
-            .map_as(self.generation, mapped.to_vec(), brought.to_vec())
-            .await
-            .map_err(|error| JournalError(Box::new(error)))
-    }
 }
 
 #[cfg(test)]
