@@ -288,11 +288,6 @@ impl Outbox {
         self.0.durable.borrow().clone()
     }
 
-    /// Whatever of a stream is captured up to its watermark from now on may be there already: rows of it were appended that nobody counted.
-    pub async fn expect_repeats(&self, stream: Stream) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.expect_repeats(store, stream)).await
-    }
-
     /// Sets where a stream's capture begins; does nothing once that has been decided.
     pub async fn start(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
         self.change(move |store, writer| writer.start(store, stream, position, Repeats::None)).await

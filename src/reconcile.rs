@@ -517,6 +517,7 @@ impl Look<'_> {
         let needed = capture::needed(&rows, &catalog, &snapshot.catalog);
         self.catalog = Some(catalog);
         let (stream, count) = (rows.stream(), rows.len() as u64);
+        // Some may have been committed late, and are yet to be found by an audit.
         self.outbox.append_again(rows, needed, (self.options.clock)()).await?;
         self.queued += count;
         self.report.totals(stream).queued += count;

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     Captured, Outbox, StoreError,
     format::{Intent, StreamState},
-    lock, off_thread,
 };
 use crate::domain::{Epoch, Position, Seq, Stream};
 
@@ -131,15 +130,10 @@ impl Outbox {
 
     /// Appends a page of what is captured once more, with the watermark as it is; `after` is where that goes on, `None` when this was the last.
     pub async fn record_again(&self, captured: Captured, after: Option<Position>) -> Result<(), StoreError> {
-        let shared = std::sync::Arc::clone(&self.0);
-        off_thread(move || {
-            let mut guard = lock(&shared.writer);
-            let (writer, keeper) = &mut *guard;
-            let store = shared.store();
-            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
-            writer.append_again(&store, &captured, after)?;
-            shared.publish(writer, keeper);
-            Ok(())
+        let path = self.path().to_owned();
+        self.change_kept(move |store, writer, keeper| {
+            keeper.reach_down(&path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
+            writer.append_again(store, &captured, after)
         })
         .await
     }

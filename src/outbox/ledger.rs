@@ -53,8 +53,6 @@ pub struct LedgerChange {
     pub add: Tallies,
     /// Slots of which all rows were read: what they hold.
     pub set: Vec<(Side, Entry)>,
-    /// Rows up to here enter without being counted: an audit that finds one of them that the ledger does not know captures a repeat.
-    pub uncounted_up_to: Option<Position>,
 }
 
 /// Which rows may have been captured before.

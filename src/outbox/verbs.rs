@@ -7,7 +7,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     Captured, LedgerChange, Outbox, StoreError, StreamState, codec, data_dir, format, lock, off_thread, parked, read_run,
-    store::Store,
+    sidecar::Keeper, store::Store, writer::Writer,
 };
 use crate::domain::{Entity, Freshness, LocalId, LocalRef, Micros, Rows, Seq, Stream};
 
@@ -121,12 +121,17 @@ impl Outbox {
     }
 
     /// Takes picked rows out of what is parked, in commits of bounded size; gives how many. What has changed since it was picked stays, and what is
-    /// of an earlier generation does not return.
+    /// of an earlier generation does not return, unless all that it points to is what it was.
     pub async fn take(&self, picks: &[Pick], fate: Fate) -> Result<u64, StoreError> {
         let mut taken = 0;
         for some in picks.chunks(TAKE_CHUNKS_MAX) {
-            let some = some.to_vec();
-            taken += self.change(move |store, writer| writer.take(store, &some, fate)).await?;
+            let (some, path) = (some.to_vec(), self.path().to_owned());
+            let change = move |store: &Store, writer: &mut Writer, keeper: &mut Keeper| {
+                writer.take(store, &some, fate, |writer, added| {
+                    keeper.reach_down_for(&path, writer, added).inspect_err(|_| store.give_up())
+                })
+            };
+            taken += self.change_kept(change).await?;
         }
         Ok(taken)
     }
@@ -139,20 +144,16 @@ impl Outbox {
         catalog: Vec<(LocalRef, Entity<LocalId>)>,
         at: Micros,
     ) -> Result<(), StoreError> {
-        let shared = Arc::clone(&self.0);
-        off_thread(move || {
-            let mut guard = lock(&shared.writer);
-            let (writer, keeper) = &mut *guard;
-            let watermark = writer.streams()[usize::from(rows.stream().number())].watermark.clone();
-            let ledger = LedgerChange { uncounted_up_to: Some(watermark.clone()), ..LedgerChange::default() };
+        let path = self.path().to_owned();
+        let change = move |store: &Store, writer: &mut Writer, keeper: &mut Keeper| {
+            let stream = rows.stream();
+            writer.expect_repeats(store, stream)?;
+            let watermark = writer.streams()[usize::from(stream.number())].watermark.clone();
             let captured = Captured { rows, watermark, catalog, freshness: Freshness::Repeat, at };
-            let store = shared.store();
-            keeper.reach_down(&shared.path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
-            writer.append(&store, &captured, &ledger)?;
-            shared.publish(writer, keeper);
-            Ok(())
-        })
-        .await
+            keeper.reach_down(&path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
+            writer.append(store, &captured, &LedgerChange::default())
+        };
+        self.change_kept(change).await
     }
 
     /// What is wrong with the counts of parked rows: what lies there against what the stream's state says (I5). Holds the writer for as

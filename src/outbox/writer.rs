@@ -314,14 +314,13 @@ impl Writer {
         Ok(())
     }
 
+    /// Whatever of a stream is captured up to its watermark from now on may be there already: rows of it are appended that nobody counts.
     pub(super) fn expect_repeats(&mut self, store: &Store, stream: Stream) -> Result<(), StoreError> {
         let known = self.ledger(stream).clone();
-        let watermark = self.state(stream).watermark.clone();
-        let repeats = match &known.repeats {
-            Repeats::All => return Ok(()),
-            Repeats::UpTo(position) if !watermark.is_after(position) => return Ok(()),
-            Repeats::UpTo(_) | Repeats::None => Repeats::UpTo(watermark),
-        };
+        let repeats = known.repeats.and_up_to(&self.state(stream).watermark);
+        if repeats == known.repeats {
+            return Ok(());
+        }
         self.set_ledger(store, stream, Change::default(), LedgerState { repeats, ..known })
     }
 
@@ -360,9 +359,6 @@ impl Writer {
         sabotage_watermark(store, stream, self.state(stream), &state)?;
         change.put(format::stream_key(stream), format::to_bytes(&state));
         let mut known = self.ledger(stream).clone();
-        if let Some(last) = &ledger.uncounted_up_to {
-            known.repeats = known.repeats.and_up_to(last);
-        }
         if state.watermark.is_after(&self.state(stream).watermark)
             && let Some(newest) = newest(&captured.rows, &state.watermark)
         {

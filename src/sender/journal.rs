@@ -1,4 +1,6 @@
 //! What the catalog sync must not forget across a crash is kept in the outbox.
+//!
+//! The one rule: what is about to be created is written down before it is sent, and what came of it before anything else is.
 
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use crate::{
     outbox::{CreateIntent, Outbox},
 };
 
+/// Where it is kept.
 pub(super) struct OutboxJournal<'a> {
+    /// The outbox.
     pub(super) outbox: &'a Outbox,
     /// Whose entities are brought over: the source may become another one meanwhile.
     pub(super) generation: Generation,

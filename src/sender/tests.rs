@@ -1,5 +1,6 @@
 mod asking;
 mod isolating;
+mod rebuilt;
 mod telling;
 
 use std::{

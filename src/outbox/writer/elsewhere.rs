@@ -64,9 +64,9 @@ impl Writer {
         captured: &Captured,
         after: Option<Position>,
     ) -> Result<(), StoreError> {
-        // Late rows among them were not counted: an audit that finds one captures a repeat.
-        let ledger = LedgerChange { uncounted_up_to: Some(captured.watermark.clone()), ..LedgerChange::default() };
-        self.append_with(store, captured, &ledger, |state| {
+        // Late rows among them are not counted: an audit that finds one captures a repeat.
+        self.expect_repeats(store, captured.rows.stream())?;
+        self.append_with(store, captured, &LedgerChange::default(), |state| {
             state.elsewhere.again = after.zip(state.elsewhere.again.take()).map(|(after, again)| Again { after, ..again });
         })
     }

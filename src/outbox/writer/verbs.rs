@@ -3,7 +3,7 @@
 //! The one rule: a row leaves a parked chunk in the commit that counts it as returned or as discarded (I5), and only if the chunk is still
 //! the one that was looked at.
 
-use super::{Change, Run, Store, StoreError, Stream, Writer, append_chunks, codec, edge, format, parked};
+use super::{Change, ChunkHeader, Run, Store, StoreError, Stream, Writer, append_chunks, codec, edge, format, parked};
 use crate::outbox::{
     format::{PARKED_CHUNK_BYTES_MAX, Parked, Reason},
     verbs::{Fate, Pick},
@@ -13,8 +13,15 @@ use std::sync::Arc;
 
 impl Writer {
     /// Takes the picked rows out of their chunks; gives how many. A chunk that has changed since it was picked is left as it is, and so is one of
-    /// an earlier generation that should return: what its rows point to is another entity now.
-    pub(in crate::outbox) fn take(&mut self, store: &Store, picks: &[Pick], fate: Fate) -> Result<u64, StoreError> {
+    /// an earlier generation that should return, where what its rows point to is another entity now. `before` hears of the chunks that are going
+    /// to be pending again, and may object.
+    pub(in crate::outbox) fn take(
+        &mut self,
+        store: &Store,
+        picks: &[Pick],
+        fate: Fate,
+        before: impl FnOnce(&Self, &[ChunkHeader]) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
         let mut change = Change::default();
         let mut streams = self.streams.clone();
         let mut held = Arc::clone(&self.held);
@@ -29,7 +36,10 @@ impl Writer {
             let Some(number) = format::number_of_parked_key(&pick.key) else { continue };
             let (parked, chunk) = parked::split(store, &value)?;
             let (header, rows) = codec::decode(chunk).map_err(|error| parked::damaged(store, &error))?;
-            if fate == Fate::Return && header.generation != self.meta.generation {
+            if fate == Fate::Return
+                && header.generation != self.meta.generation
+                && !self.means_the_same(store, header.generation, &rows)?
+            {
                 continue;
             }
             let freshness = Self::freshness_of_parked(&streams[usize::from(header.stream.number())], number, header.freshness);
@@ -85,6 +95,7 @@ impl Writer {
             change.put(format::stream_key(stream), format::to_bytes(&streams[usize::from(stream.number())]));
         }
         change.put(format::NOTES, format::to_bytes(&notes));
+        before(self, &added)?;
         edge::pass("return:encoded");
         store.commit(change)?;
         edge::pass("return:committed");
