@@ -27,7 +27,7 @@ use super::ledger::Side;
 use crate::domain::{EntityKind, Epoch, Generation, LocalId, LocalRef, Micros, Position, Seq, Slot, SourceId, Stream};
 
 /// The version of keys and values in the store.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// What a store is, written in its first commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
