@@ -25,7 +25,7 @@ struct Scripted {
     catalog: Catalog,
     /// What `connect` answers, one after the other; then success.
     failures: VecDeque<SourceError>,
-    began: tokio::time::Instant,
+    began: Instant,
     catalog_reads: usize,
     unreadable: u64,
     /// The database's clock is so many seconds ahead.
@@ -44,7 +44,7 @@ impl Scripted {
             late_state: None,
             catalog: catalog(),
             failures: VecDeque::new(),
-            began: tokio::time::Instant::now(),
+            began: Instant::now(),
             catalog_reads: 0,
             unreadable: 0,
             clock: 0,

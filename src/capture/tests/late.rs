@@ -65,7 +65,7 @@ async fn a_clock_that_is_set_back_loses_nothing_and_says_of_repeats_that_they_ar
     catch_up(&mut source, &outbox, &options()).await.unwrap();
     for back in [2 * HOUR, 50 * HOUR, 90 * 24 * HOUR] {
         source.clock = -back;
-        source.began = tokio::time::Instant::now();
+        source.began = Instant::now();
         let next = NOW - back;
         source.readings.extend(every_ten_minutes(next + 7, next + 60));
         catch_up(&mut source, &outbox, &options()).await.unwrap();
