@@ -62,8 +62,6 @@ need_packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     if ! PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null; then missing+=(mariadb-server); fi
-    # The database's clock, set by tests.
-    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
     ((${#missing[@]})) || return 0
     install_packages "${missing[@]}"
     # A server that nobody had before is not left to start with the machine.

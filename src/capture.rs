@@ -438,6 +438,9 @@ impl Capture<'_> {
             if let Some(why) = outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
                 return Ok(Turn::Full(why));
             }
+            if self.looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+                break;
+            }
         }
         Ok(Turn::More)
     }
