@@ -528,7 +528,14 @@ pub fn desk(
 
 /// How the source is reached.
 pub fn mysql_options(source: &config::Source) -> mysql::Options {
-    mysql::Options::new(source.url.expose())
+    let options = mysql::Options::new(source.url.expose());
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = std::env::var("PACKHORSE_TEST_QUERY_DEADLINE_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        // A test of a query that hangs takes seconds.
+        let deadline = Duration::from_secs(seconds);
+        return mysql::Options { deadline, connect_deadline: deadline, ..options };
+    }
+    options
 }
 
 /// How a destination is reached.

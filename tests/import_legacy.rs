@@ -250,11 +250,23 @@ async fn with_no_mapping_taken_over_both_sides_end_equal_too_but_in_the_older_do
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_server_ends_equal_too_for_what_is_there_is_asked_for() {
-    let Some((_dir, source, central, report)) = an_old_installation_goes_on("legacy-old", MapFile::Named).await else { return };
+    let Some((dir, source, central, report)) = an_old_installation_goes_on("legacy-old", MapFile::Named).await else { return };
     assert!(
         report.contains("local: this server stores a repeated node state as one more row, so each one is asked for"),
         "{report}"
     );
+    compare(&source, central.database()).await.assert_equal();
+    // Rows that are committed late after it: into hours that the old script had sent, and before everything.
+    for time in ["(SELECT MAX(time) FROM Reading) - INTERVAL seq MINUTE + INTERVAL 1 SECOND", "'2014-01-01' + INTERVAL seq HOUR"]
+    {
+        let late = format!(
+            "INSERT IGNORE INTO NodeState (time, nodeId, parent, `localtime`, seq_num, rssi) SELECT {time}, 1, 1, seq, 999, -70 FROM seq_1_to_90;
+             INSERT IGNORE INTO Reading (time, nodeId, type, locationId, value) SELECT {time}, 1, 0, 509, seq FROM seq_1_to_90"
+        );
+        assert!(source.run(&late).await > 80);
+    }
+    let ran = run(dir.path(), &["--config", "packhorse.toml", "run", "--once", "--deadline", "200s"]).await;
+    assert_eq!(ran.status.code(), Some(0), "{}{}", text(&ran.stdout), text(&ran.stderr));
     compare(&source, central.database()).await.assert_equal();
 }
 

@@ -236,6 +236,12 @@ socket = "{socket}"
         Running(self.command(args).stdout(Stdio::null()).spawn().unwrap())
     }
 
+    /// The same, with what it says at the end of this file.
+    pub fn spawn_logging(&self, args: &[&str], log: &Path) -> Running {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        Running(self.command(args).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
     /// Runs a command to its end.
     pub async fn output(&self, args: &[&str]) -> Output {
         let mut command = self.command(args);
