@@ -6,6 +6,7 @@
 //!
 //! The one rule: the watermark moves only together with the rows that it covers.
 
+mod again;
 mod audit;
 mod closure;
 mod compare;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    again::Turned,
     audit::{Audits, Halt},
     generation::Found,
     settle::IdHorizon,
@@ -246,6 +248,7 @@ impl Capture<'_> {
             Found::Waits => return Ok(Polled::Sending),
         }
         self.follow_the_clock(&schema.streams, now).await?;
+        self.bound_the_doubt(&schema.streams, now).await?;
         let horizon = now.minus(self.options.settle);
         self.refresh_catalog().await?;
         let all = schema.streams;
@@ -284,6 +287,23 @@ impl Capture<'_> {
             }
             if !streams.is_empty() && (began.elapsed() >= LOOK_AGAIN || self.has_changed().await?) {
                 return Ok(Polled::Unfinished);
+            }
+        }
+        for stream in &all {
+            // With an end all of it, else a part at each poll.
+            loop {
+                match self.capture_again(stream).await {
+                    Ok(Turned::Done) => break,
+                    Ok(Turned::More) if self.until == Until::Stopped => break,
+                    Ok(Turned::More) => {}
+                    Ok(Turned::Full(why)) => return Ok(Polled::Paused(why)),
+                    Ok(Turned::Changed) => return Ok(Polled::Unfinished),
+                    Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
+                        stuck = Some(error);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         let settles = self.started.is_some_and(|started| horizon <= started);

@@ -1,5 +1,7 @@
 mod asking;
 mod isolating;
+mod rebuilt;
+mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -7,11 +9,13 @@ use std::{
     sync::Mutex,
 };
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::{
     domain::{
-        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, NodeType, Position, Rows, SensorType, Seq,
-        SourceId,
+        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, NodeType, Position, RemoteId, Rows,
+        SensorType, Seq, SourceId,
     },
     outbox::{Captured, OpenOptions},
     ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Traffic},
@@ -84,6 +88,7 @@ struct Model {
     status_takes: Duration,
     /// How much longer than usual a bulk takes.
     bulk_takes: Duration,
+    receiver: telling::Receiver,
 }
 
 impl Model {
@@ -154,6 +159,7 @@ impl Model {
                         }
                     };
                     match there.iter().position(is_it) {
+                        Some(place) if there[place].3 != at(4) => Presence::Merged,
                         Some(place) => {
                             there.remove(place);
                             Presence::There
@@ -218,6 +224,10 @@ impl Sink for ModelSink {
             }
             if model.is_full {
                 return error();
+            }
+            if model.receiver.tells {
+                let outcome = telling::take(model, delivery);
+                return if fault.is_some() { delivered(Verdict::Unknown) } else { came(outcome) };
             }
             if let Some(refuses) = model.refuses
                 && let Some(row) = (0..delivery.rows.len()).find(|row| refuses(&delivery.rows, *row))
@@ -327,6 +337,8 @@ fn options() -> Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || CLOCK,
+        new_epoch: || Epoch(2),
+        helm: Arc::default(),
     }
 }
 
