@@ -268,6 +268,7 @@ impl Capture<'_> {
                     Ok(Turn::Done) => {}
                     Ok(Turn::More) => unfinished.push((stream, up_to)),
                     Ok(Turn::Full(why)) => return Ok(Polled::Paused(why)),
+                    Ok(Turn::Changed) => return Ok(Polled::Unfinished),
                     // What a table holds is that table's own trouble: the others go on.
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
                         if self.until == Until::Stopped {
@@ -296,6 +297,7 @@ impl Capture<'_> {
                     Ok(Turned::More) if self.until == Until::Stopped => break,
                     Ok(Turned::More) => {}
                     Ok(Turned::Full(why)) => return Ok(Polled::Paused(why)),
+                    Ok(Turned::Changed) => return Ok(Polled::Unfinished),
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
                         stuck = Some(error);
                         break;
@@ -431,6 +433,9 @@ impl Capture<'_> {
             let page_settled = up_to.settled(page);
             let (freshness, alike) = self.freshness(stream, &page_settled).await?;
             let Some(last) = alike.checked_sub(1) else { return Ok(Turn::Done) };
+            if !self.is_last_row_there(stream).await? {
+                return Ok(Turn::Changed);
+            }
             let short = alike == page_settled.len() && (alike < fetched || fetched < request.limit as usize);
             page = if alike == page_settled.len() { page_settled } else { page_settled.slice(0, alike) };
             if stream.order == Order::Id {
@@ -562,6 +567,8 @@ enum Turn {
     More,
     /// There is no room for the next page, for this reason.
     Full(&'static str),
+    /// The source is another one now.
+    Changed,
 }
 
 /// The watermark must be of the kind that the table is paged by: a table that lost or gained its id is a human's matter.

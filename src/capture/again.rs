@@ -18,6 +18,8 @@ pub(super) enum Turned {
     More,
     /// There is no room for the next page, for this reason.
     Full(&'static str),
+    /// The source is another one now.
+    Changed,
 }
 
 impl Capture<'_> {
@@ -48,6 +50,9 @@ impl Capture<'_> {
             check_order(stream, &after)?;
             let mut request = PageRequest { stream: stream.stream, after, before: None, limit: self.options.page_rows_max };
             let page = self.page_or_part(&mut request).await?;
+            if !self.is_last_row_there(stream).await? {
+                return Ok(Turned::Changed);
+            }
             let (fetched, mut within) = (page.len(), 0);
             while within < fetched && !position(stream, &page, within)?.is_after(&up_to) {
                 within += 1;

@@ -569,7 +569,7 @@ impl Capture<'_> {
                     position.is_none_or(|position| repeats.cover(&position))
                 };
                 let freshness = if (0..rows.len()).any(may_be_there) { Freshness::Repeat } else { Freshness::New };
-                if let Some(halt) = self.room().await? {
+                if let Some(halt) = self.room(stream).await? {
                     return Ok(Some(halt));
                 }
                 let change = LedgerChange { add: ledger::count(&rows, stream.order), ..LedgerChange::default() };
@@ -596,7 +596,7 @@ impl Capture<'_> {
             for row in 0..page.len() {
                 tally.add(page.key_hash(row, stream.order, &mut text));
             }
-            if let Some(halt) = self.room().await? {
+            if let Some(halt) = self.room(stream).await? {
                 return Ok(Some(halt));
             }
             let set = if request.limit == 0 { vec![(side, Entry { tally, ..entry })] } else { Vec::new() };
@@ -613,7 +613,7 @@ impl Capture<'_> {
     }
 
     /// Waits until there is room for a page, and looks that it is still of the same source; why it cannot enter.
-    async fn room(&mut self) -> Result<Option<Halt>, CaptureError> {
+    async fn room(&mut self, stream: &SourceStream) -> Result<Option<Halt>, CaptureError> {
         let options = self.options;
         while let Some(why) = self.outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
             if self.until == Until::CaughtUp && self.outbox.snapshot().pending() == 0 {
@@ -622,7 +622,8 @@ impl Capture<'_> {
             self.told.pauses(self.outbox, why);
             sleep(PAUSE).await;
         }
-        Ok(self.has_changed().await?.then_some(Halt::Changed))
+        let is_same = self.is_last_row_there(stream).await? && !self.has_changed().await?;
+        Ok((!is_same).then_some(Halt::Changed))
     }
 
     fn captured(&self, rows: Rows, catalog: Vec<super::closure::Changed>, freshness: Freshness) -> Captured {

@@ -1,5 +1,5 @@
 //! Whether the database is still the one that was captured. Some rows that were are looked for again (the newest and the oldest at every poll, all of
-//! them where these are not there; within work that takes long once a minute, and after each new connection).
+//! them where these are not there; within work that takes long once a minute, and after each new connection; the newest after each page).
 //!
 //! One that was emptied, restored from a backup or replaced gives ids a second time, of rows and of rooms. So it is a new *generation*: what waits of
 //! the old one is sent first, with the catalog that it was captured with; then the catalog is captured anew, its mappings are proven by
@@ -87,6 +87,15 @@ impl Capture<'_> {
         }
         self.looked = Some(Instant::now());
         Ok(false)
+    }
+
+    /// Whether the last row that was captured is where it was. Asked after a page was read and before it enters: then it was read from the same
+    /// database, and no row of another one enters between two looks.
+    pub(super) async fn is_last_row_there(&mut self, stream: &SourceStream) -> Result<bool, SourceError> {
+        match self.outbox.snapshot().ledger(stream.stream).witnesses.last() {
+            Some(last) => Ok(self.sight(stream, last).await? == Sight::Same),
+            None => Ok(true),
+        }
     }
 
     async fn standing(&mut self, stream: &SourceStream) -> Result<Standing, SourceError> {
