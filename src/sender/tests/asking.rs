@@ -89,12 +89,15 @@ async fn while_the_asking_fails_nothing_is_sent() {
 }
 
 /// The first rows of a life are asked for; what comes after that is changed while they are under way.
-async fn after_the_first_question(sink: &ModelSink, change: impl FnOnce(&mut Model)) {
+fn after_the_first_question(sink: &ModelSink, change: impl FnOnce(&mut Model)) -> impl Future<Output = ()> {
+    // Counted now, and not when it is first looked at: by then the question may have been asked.
     let before = sink.with(|model| model.asked.len());
-    while sink.with(|model| model.asked.len()) == before {
-        sleep(TOOK / 4).await;
+    async move {
+        while sink.with(|model| model.asked.len()) == before {
+            sleep(TOOK / 4).await;
+        }
+        sink.with(change);
     }
-    sink.with(change);
 }
 
 #[tokio::test(start_paused = true)]
