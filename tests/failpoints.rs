@@ -38,7 +38,9 @@ fn needs(edge: &str) -> Needs {
     match edge {
         "make:store" | "make:renamed" | "make:sidecar" | "make:current" | "start:committed" => Needs::FreshOutbox,
         "aside:renamed" => Needs::DamagedStore,
-        "create:intended" | "create:sent" | "map:committed" | "sidecar:written" => Needs::NewEntities,
+        "create:intended" | "create:sent" | "map:committed" | "sidecar:written" | "copy:synced" | "copy:rewritten" => {
+            Needs::NewEntities
+        }
         "park:encoded" | "return:encoded" | "return:committed" => Needs::HeldRows,
         _ => Needs::Rows,
     }
@@ -91,7 +93,7 @@ impl Trial {
 
     /// Runs the daemon until it ends at the edge, while more of what makes it pass there comes in.
     async fn crash_at(&mut self, edge: &str, passes: usize) {
-        self.gateway.set_env("FAILPOINTS", format!("compact:wanted=return;{edge}={passes}*off->1*return"));
+        self.gateway.set_env("FAILPOINTS", format!("compact:wanted=return;copy:wanted=return;{edge}={passes}*off->1*return"));
         let mut running = self.gateway.spawn(&["-q", "run"]);
         let began = Instant::now();
         while !running.ended() {
