@@ -124,6 +124,22 @@ impl State {
         None
     }
 
+    /// A row that is parked here and not in `new`, for the same reason; more may be parked there.
+    pub fn parked_and_not_in(&self, new: &Self) -> Option<String> {
+        let all = |rows: &Rows| (0..rows.len()).map(|row| format!("{:?}", rows.slice(row, row + 1))).collect::<Vec<_>>();
+        self.parked.iter().find_map(|(key, rows)| {
+            let kept: BTreeSet<String> = new.parked.get(key).map(all).unwrap_or_default().into_iter().collect();
+            let missing = all(rows).into_iter().find(|row| !kept.contains(row));
+            missing.map(|row| format!("a parked row ({}): {row}", key.0))
+        })
+    }
+
+    /// The same state with only those parked rows that both have.
+    pub fn parked_in_both(&self, other: &Self) -> Self {
+        let both = self.parked.iter().filter(|(key, rows)| other.parked.get(key).is_some_and(|there| there.len() >= rows.len()));
+        Self { parked: both.map(|(key, rows)| (key.clone(), rows.clone())).collect(), ..self.clone() }
+    }
+
     /// The entities for which rows are held.
     pub fn held(&self) -> impl Iterator<Item = LocalRef> {
         self.parked.keys().filter_map(|(reason, _)| match reason {

@@ -10,7 +10,7 @@ use crate::shadow::{Change, State};
 
 const NODES: i64 = 4;
 
-fn node(id: i64) -> LocalRef {
+pub fn node(id: i64) -> LocalRef {
     LocalRef { kind: EntityKind::Node, id: LocalId(id) }
 }
 
@@ -67,7 +67,8 @@ fn extent(chance: &mut StdRng) -> Extent {
     if chance.random_bool(0.5) { Extent::Whole } else { Extent::Parts }
 }
 
-fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
+/// A settlement of a part of what waits; some of it may be set aside.
+pub fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
     let waiting = state.pending(stream).len();
     let count = chance.random_range(1..=waiting.min(1_500));
     let mut refused = Vec::new();
@@ -126,6 +127,23 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
         _ if chance.random_bool(0.5) => Change::Start { stream, position: position(stream, chance) },
         _ => Change::NoteTrouble { at, trouble: "the server was away".into() },
     }
+}
+
+/// The change, of as many rows as one lease gives: after a new life has begun, repeats wait beside new rows, which share no batch.
+pub async fn fitted(outbox: &Outbox, change: Change) -> Change {
+    let Change::Settle { stream, count, aside, next, at } = change else { return change };
+    let cursor = outbox.snapshot().stream(stream).cursor;
+    let leased = match outbox.lease(stream, cursor, count).await {
+        Ok(Some(batch)) => batch.rows.len(),
+        // It fails for good when it is made.
+        Ok(None) | Err(_) => count,
+    };
+    if leased == count {
+        return Change::Settle { stream, count, aside, next, at };
+    }
+    let within = |rows: Vec<usize>| rows.into_iter().filter(|row| *row < leased).collect::<Vec<_>>();
+    let aside = aside.into_iter().map(|(reason, rows)| (reason, within(rows))).filter(|(_, rows)| !rows.is_empty()).collect();
+    Change::Settle { stream, count: leased, aside, next: None, at }
 }
 
 /// Makes a change; `Ok` means that the outbox reported it durable.
