@@ -235,6 +235,7 @@ fn sender_options() -> sender::Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "bench".into(),
         clock: || Micros(0),
+        helm: std::sync::Arc::default(),
     }
 }
 

@@ -23,10 +23,12 @@ mod parked;
 mod parked_copy;
 mod places;
 mod recover;
+pub mod remains;
 mod removal;
 mod salvage;
 mod sidecar;
 mod store;
+pub mod verbs;
 mod writer;
 
 use std::{
@@ -279,11 +281,6 @@ impl Outbox {
         self.0.durable.borrow().clone()
     }
 
-    /// Whatever of a stream is captured up to its watermark from now on may be there already: rows of it were appended that nobody counted.
-    pub async fn expect_repeats(&self, stream: Stream) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.expect_repeats(store, stream)).await
-    }
-
     /// Sets where a stream's capture begins; does nothing once that has been decided.
     pub async fn start(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
         self.change(move |store, writer| writer.start(store, stream, position, Repeats::None)).await
@@ -330,8 +327,15 @@ impl Outbox {
     }
 
     /// Changes what is known of a ledger as a whole.
-    pub async fn set_ledger(&self, stream: Stream, state: LedgerState) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.set_ledger(store, stream, store::Change::default(), state)).await
+    pub async fn set_ledger(&self, stream: Stream, mut state: LedgerState) -> Result<(), StoreError> {
+        self.change(move |store, writer| {
+            // Rows may have been appended again since this was looked at.
+            if let Repeats::UpTo(last) = &writer.ledger(stream).repeats {
+                state.repeats = state.repeats.and_up_to(last);
+            }
+            writer.set_ledger(store, stream, store::Change::default(), state)
+        })
+        .await
     }
 
     /// Merges old entries of the ledger to days and months, in commits of bounded size.

@@ -17,8 +17,10 @@
 mod ask;
 pub mod collide;
 pub mod doubt;
+pub mod helm;
 pub mod isolate;
 mod isolating;
+mod journal;
 pub mod pace;
 pub mod prepare;
 
@@ -28,7 +30,6 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -36,16 +37,18 @@ use self::{
     ask::Asked,
     collide::Frontier,
     doubt::{Doubt, Sent},
+    helm::{Doing, Helm},
     isolate::Convict,
     isolating::Begin,
+    journal::OutboxJournal,
     pace::Pace,
     prepare::Prepared,
 };
 use crate::{
-    catalog::{self, Journal, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
-    domain::{Catalog, Entity, Freshness, Generation, LocalRef, Micros, Outcome, RemoteId, Retry, Seq, Stream, Trace, Verdict},
+    catalog::{self, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
+    domain::{Catalog, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
     edge,
-    outbox::{Batch, CreateIntent, Extent, Intent, Outbox, Snapshot, StoreError},
+    outbox::{Batch, Extent, Intent, Outbox, Snapshot, StoreError},
     ports::{Delivered, Sink},
 };
 
@@ -86,6 +89,8 @@ pub struct Options {
     pub label: String,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
+    /// Where it says what it is doing, and hears what an operator wants.
+    pub helm: Arc<Helm>,
 }
 
 /// Sends until stopped or, with `captured`, until that is cancelled (nothing more will be appended) and nothing is pending.
@@ -122,10 +127,12 @@ pub async fn run(
         fronts: Stream::ALL.map(|_| Front::default()),
     };
     // Every await may be the last: what a request came to is then unknown, and its intent is on the disk.
-    tokio::select! {
+    let result = tokio::select! {
         result = sender.run() => result,
         () = stop.cancelled() => Ok(()),
-    }
+    };
+    options.helm.tell(Doing::Stopped);
+    result
 }
 
 struct Sender<'a> {
@@ -210,6 +217,14 @@ impl Sender<'_> {
         self.leftover();
         let mut next = None;
         loop {
+            tokio::select! {
+                () = self.options.helm.while_paused() => {}
+                () = end_of_capture(self.captured) => {}
+            }
+            if self.captured.is_some_and(CancellationToken::is_cancelled) && self.options.helm.is_paused() {
+                // With an end, a pause ends it: nobody is there who would resume.
+                return Ok(());
+            }
             if self.catalog_due() && !self.sync_catalog().await? {
                 continue;
             }
@@ -354,9 +369,12 @@ impl Sender<'_> {
 
     async fn deliver(&mut self, batch: &Batch, sent: &[usize], snapshot: &Snapshot) -> Delivered {
         let delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
+        let (stream, rows, since) = (batch.rows.stream(), sent.len(), (self.options.clock)());
+        self.options.helm.tell(Doing::Sending { stream, rows, since });
         edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
         edge::pass("deliver:answered");
+        self.options.helm.answered(&delivered, (self.options.clock)());
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = sent.len(), body_bytes = delivered.body_bytes,
             took_ms = delivered.took.as_millis() as u64, outcome = %delivered.outcome, "request"
@@ -449,6 +467,7 @@ impl Sender<'_> {
     /// Brings the destination's catalog in step, then lets rows return that were held for what is mapped now. `false` after trouble,
     /// which has been waited out.
     async fn sync_catalog(&mut self) -> Result<bool, StoreError> {
+        self.options.helm.tell(Doing::Syncing);
         let snapshot = self.outbox.snapshot();
         if let Some((before, _)) = &self.synced
             && before.iter().any(|(what, entity)| snapshot.catalog.get(what) != Some(entity))
@@ -530,6 +549,7 @@ impl Sender<'_> {
         for what in self.held.iter().filter(|what| synced.mappings.contains(**what)) {
             tracing::info!(%what, "no longer held");
         }
+        self.options.helm.set_conflicts(synced.held.iter().map(|held| (held.what.to_string(), held.why.clone())).collect());
         self.held = synced.held.iter().map(|held| held.what).collect();
         if self.noted.len() > NOTED_MAX {
             self.noted.clear();
@@ -576,8 +596,10 @@ impl Sender<'_> {
                 let _ = tokio::time::timeout(self.options.linger, enough).await;
             }
         };
+        self.options.helm.tell(Doing::Idle);
         tokio::select! {
             () = gather => {}
+            () = self.options.helm.flushed() => {}
             () = sleep_until(self.status_due) => {}
             () = sleep(HELD_RECHECK) => {}
             () = end_of_capture(self.captured) => {}
@@ -590,6 +612,7 @@ impl Sender<'_> {
 
     fn all_well(&mut self) {
         self.retry.reset();
+        self.options.helm.all_well();
         if let Some((_, since)) = self.trouble.take() {
             // It may take now what it did not take before.
             self.refused.clear();
@@ -621,7 +644,7 @@ impl Sender<'_> {
             let since = self.trouble.take().map_or_else(Instant::now, |(_, since)| since);
             self.trouble = Some((text, since));
         }
-        sleep(wait).await;
+        self.options.helm.wait(outcome, (self.options.clock)(), wait).await;
         Ok(())
     }
 }
@@ -645,35 +668,6 @@ async fn end_of_capture(captured: Option<&CancellationToken>) {
 fn shortened_patience() -> Option<Duration> {
     let text = cfg!(debug_assertions).then(|| std::env::var("PACKHORSE_TEST_PATIENCE_MS").ok()).flatten()?;
     text.parse().ok().map(Duration::from_millis)
-}
-
-/// What the catalog sync must not forget across a crash is kept in the outbox.
-struct OutboxJournal<'a> {
-    outbox: &'a Outbox,
-    /// Whose entities are brought over: the source may become another one meanwhile.
-    generation: Generation,
-    /// The slowest answer before this sync.
-    slowest: Duration,
-}
-
-#[async_trait]
-impl Journal for OutboxJournal<'_> {
-    async fn about_to_create(&mut self, what: LocalRef, slowest: Duration) -> Result<(), JournalError> {
-        let patience = (slowest.max(self.slowest) * 3).clamp(EARLIER_LIFE, EARLIER_LIFE_MAX);
-        let intent = CreateIntent { what, patience_ms: patience.as_millis() as u32 };
-        self.outbox.intend_create(Some(intent)).await.map_err(|error| JournalError(Box::new(error)))
-    }
-
-    async fn settled(
-        &mut self,
-        mapped: &[(LocalRef, RemoteId)],
-        brought: &[(LocalRef, Entity<RemoteId>)],
-    ) -> Result<(), JournalError> {
-        self.outbox
-            .map_as(self.generation, mapped.to_vec(), brought.to_vec())
-            .await
-            .map_err(|error| JournalError(Box::new(error)))
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! truth about what is known to be on the disk.
 
 mod open;
+mod verbs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -307,14 +308,13 @@ impl Writer {
         Ok(())
     }
 
+    /// Whatever of a stream is captured up to its watermark from now on may be there already: rows of it are appended that nobody counts.
     pub(super) fn expect_repeats(&mut self, store: &Store, stream: Stream) -> Result<(), StoreError> {
         let known = self.ledger(stream).clone();
-        let watermark = self.state(stream).watermark.clone();
-        let repeats = match &known.repeats {
-            Repeats::All => return Ok(()),
-            Repeats::UpTo(position) if !watermark.is_after(position) => return Ok(()),
-            Repeats::UpTo(_) | Repeats::None => Repeats::UpTo(watermark),
-        };
+        let repeats = known.repeats.and_up_to(&self.state(stream).watermark);
+        if repeats == known.repeats {
+            return Ok(());
+        }
         self.set_ledger(store, stream, Change::default(), LedgerState { repeats, ..known })
     }
 
@@ -345,6 +345,8 @@ impl Writer {
             && let Some(newest) = newest(&captured.rows, &state.watermark)
         {
             witness::remember(&mut known.witnesses, newest);
+        }
+        if known != *self.ledger(stream) {
             change.put(format::ledger_state_key(stream), format::to_bytes(&known));
         }
         edge::pass("append:encoded");

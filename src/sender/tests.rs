@@ -1,5 +1,6 @@
 mod asking;
 mod isolating;
+mod rebuilt;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -7,11 +8,13 @@ use std::{
     sync::Mutex,
 };
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::{
     domain::{
-        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, NodeType, Position, Rows, SensorType, Seq,
-        SourceId,
+        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, NodeType, Position, RemoteId, Rows,
+        SensorType, Seq, SourceId,
     },
     outbox::{Captured, OpenOptions},
     ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Traffic},
@@ -327,6 +330,7 @@ fn options() -> Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || CLOCK,
+        helm: Arc::default(),
     }
 }
 
