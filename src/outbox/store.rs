@@ -8,6 +8,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     fs::File,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -95,21 +96,21 @@ pub(super) type Entry = (Vec<u8>, Vec<u8>);
 #[derive(Default)]
 pub(super) struct Change {
     batch: sled::Batch,
-    /// What of it goes into the copy of parked rows too.
-    kept: Vec<Kept>,
+    /// What of it goes into the copy of parked rows too; of one key only what it does last.
+    kept: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 impl Change {
     pub(super) fn put(&mut self, key: impl AsRef<[u8]>, value: Vec<u8>) {
         if format::is_kept_twice(key.as_ref(), &value) {
-            self.kept.push((key.as_ref().to_vec(), Some(value.clone())));
+            self.kept.insert(key.as_ref().to_vec(), Some(value.clone()));
         }
         self.batch.insert(key.as_ref(), value);
     }
 
     pub(super) fn remove(&mut self, key: impl AsRef<[u8]>) {
         if format::is_kept_twice(key.as_ref(), &[]) {
-            self.kept.push((key.as_ref().to_vec(), None));
+            self.kept.insert(key.as_ref().to_vec(), None);
         }
         self.batch.remove(key.as_ref());
     }
@@ -223,6 +224,7 @@ impl Store {
             return self.commit_batch(batch);
         }
         self.db()?;
+        let kept: Vec<Kept> = kept.into_iter().collect();
         let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         self.kept_with(&mut copy, |copy| copy.put(&kept))?;
         self.commit_batch(batch)?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packhorse::{
     domain::{Catalog, Entity, Epoch, LocalId, LocalRef, Micros, Position, RemoteId, Rows, Seq, Stream},
-    outbox::{Intent, Outbox, Reason, StoreError, StreamState},
+    outbox::{Intent, Outbox, Reason, StoreError, StreamState, verbs::Fate},
 };
 
 /// Everything about an outbox that a reader can see.
@@ -46,6 +46,14 @@ pub enum Change {
         at: Micros,
     },
     ReturnHeld(LocalRef),
+    /// Of what is parked for a reason, each row in so many of the first ones.
+    Take {
+        reason: Reason,
+        stream: Stream,
+        of_the_first: usize,
+        every: usize,
+        fate: Fate,
+    },
     Map(Vec<(LocalRef, Option<RemoteId>)>),
     Intend(Intent),
     IntendCreate(Option<LocalRef>),
@@ -174,6 +182,7 @@ impl State {
                     }
                 }
             }
+            Change::Take { reason, stream, of_the_first, every, fate } => new.take(reason, *stream, *of_the_first, *every, *fate),
             Change::Map(pairs) => {
                 for (what, id) in pairs {
                     match id {
@@ -189,6 +198,27 @@ impl State {
             Change::Compact => {}
         }
         new
+    }
+
+    /// What is left of the first ones goes behind the others.
+    fn take(&mut self, reason: &Reason, stream: Stream, of_the_first: usize, every: usize, fate: Fate) {
+        let key = (reason.clone(), stream);
+        let Some(rows) = self.parked.remove(&key) else { return };
+        let first = rows.len().min(of_the_first);
+        let (taken, left): (Vec<usize>, Vec<usize>) = (0..first).partition(|row| row % every == 0);
+        let mut stays = rows.slice(first, rows.len());
+        stays.extend(rows.pick(&left));
+        if !stays.is_empty() {
+            self.parked.insert(key, stays);
+        }
+        let state = &mut self.streams[place(stream)];
+        match fate {
+            Fate::Return => {
+                state.returned += taken.len() as u64;
+                self.append(rows.pick(&taken));
+            }
+            Fate::Discard => state.discarded += taken.len() as u64,
+        }
     }
 
     fn append(&mut self, rows: Rows) {

@@ -10,7 +10,7 @@ use std::{
 
 use packhorse::{
     domain::{Epoch, SourceId},
-    outbox::{DataDir, OpenOptions, Outbox, StoreError},
+    outbox::{DataDir, OpenOptions, Outbox, StoreError, verbs::Fate},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -52,6 +52,7 @@ pub enum Phase {
     Ack,
     Park,
     Return,
+    Discard,
     Compaction,
     Other,
     Idle,
@@ -508,7 +509,8 @@ pub fn phase(change: &Change) -> Phase {
         Change::Append { .. } => Phase::Append,
         Change::Settle { aside, .. } if aside.is_empty() => Phase::Ack,
         Change::Settle { .. } => Phase::Park,
-        Change::ReturnHeld(_) => Phase::Return,
+        Change::ReturnHeld(_) | Change::Take { fate: Fate::Return, .. } => Phase::Return,
+        Change::Take { fate: Fate::Discard, .. } => Phase::Discard,
         Change::Compact => Phase::Compaction,
         Change::Start { .. } | Change::Map(_) | Change::Intend(_) | Change::IntendCreate(_) | Change::NoteTrouble { .. } => {
             Phase::Other
