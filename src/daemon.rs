@@ -398,6 +398,7 @@ impl Pipeline {
                 pushstatus_interval: destination.pushstatus_interval,
                 label: config.gateway.id.clone(),
                 clock,
+                new_epoch: || Epoch(rand::random()),
                 helm: Arc::clone(&desk.helm),
             },
             backoff_min: destination.backoff_min,
@@ -459,7 +460,15 @@ impl Pipeline {
             Err(defect) => std::panic::resume_unwind(defect.into_panic()),
         };
         self.desk.set(Slot::Open(outbox.clone()));
-        let result = self.join_loops(&outbox, stop, summary).await;
+        let result = loop {
+            let result = self.join_loops(&outbox, stop, summary).await;
+            // With an end: what a receiver turns out to have lost, when everything was captured, is still to be captured once more.
+            let is_lost = outbox.snapshot().streams.iter().any(|state| state.elsewhere.again.is_some());
+            let goes_on = result.is_ok() && summary.captured.is_some_and(|report| report.complete) && !stop.is_cancelled();
+            if self.mode == Mode::Daemon || !is_lost || !goes_on {
+                break result;
+            }
+        };
         self.desk.set(Slot::Closed("packhorse is stopping".to_owned()));
         summary.outbox = Some(outbox.snapshot());
         // Closing syncs, which takes its time on a slow disk.

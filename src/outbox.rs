@@ -15,6 +15,7 @@
 mod ballast;
 mod compact;
 pub mod data_dir;
+pub mod elsewhere;
 pub mod format;
 pub mod ledger;
 mod ledger_file;
@@ -44,6 +45,7 @@ use self::{ballast::Room, compact::Need, sidecar::Keeper, store::Store, writer::
 pub use self::{
     compact::Compacted,
     data_dir::{DataDir, DataDirError},
+    elsewhere::{Again, Doubted, Elsewhere, Image, Mark},
     format::{CreateIntent, Extent, Intent, Meta, Notes, Parked, Reason, StreamState},
     ledger::{Entry, LedgerChange, LedgerState, Repeats, Side},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
@@ -93,6 +95,12 @@ impl Batch {
     /// The seq after its last row.
     pub fn end(&self) -> Seq {
         self.first.plus(self.rows.len() as u64)
+    }
+
+    /// One of its rows alone.
+    #[must_use]
+    pub fn only(&self, row: usize) -> Self {
+        Self { first: self.first.plus(row as u64), rows: self.rows.pick(&[row]), ..*self }
     }
 
     /// The run that it stands for, sent in that way.
@@ -396,8 +404,23 @@ impl Outbox {
         next: impl IntoIterator<Item = Intent>,
         at: Micros,
     ) -> Result<(), StoreError> {
+        self.settle_taken(batch, aside, next, None, at).await
+    }
+
+    /// The same, of rows that a packhorse receiver has taken up to a seq.
+    ///
+    /// # Panics
+    /// As [`settle`](Self::settle).
+    pub async fn settle_taken(
+        &self,
+        batch: Batch,
+        aside: Vec<SetAside>,
+        next: impl IntoIterator<Item = Intent>,
+        taken: Option<Seq>,
+        at: Micros,
+    ) -> Result<(), StoreError> {
         let next: Vec<Intent> = next.into_iter().collect();
-        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, at)).await?;
+        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, taken, at)).await?;
         let shared = Arc::clone(&self.0);
         off_thread(move || {
             shared.compact_if_due(Need::Tidiness);

@@ -1,6 +1,7 @@
 mod asking;
 mod isolating;
 mod rebuilt;
+mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -87,6 +88,7 @@ struct Model {
     status_takes: Duration,
     /// How much longer than usual a bulk takes.
     bulk_takes: Duration,
+    receiver: telling::Receiver,
 }
 
 impl Model {
@@ -157,6 +159,7 @@ impl Model {
                         }
                     };
                     match there.iter().position(is_it) {
+                        Some(place) if there[place].3 != at(4) => Presence::Merged,
                         Some(place) => {
                             there.remove(place);
                             Presence::There
@@ -221,6 +224,10 @@ impl Sink for ModelSink {
             }
             if model.is_full {
                 return error();
+            }
+            if model.receiver.tells {
+                let outcome = telling::take(model, delivery);
+                return if fault.is_some() { delivered(Verdict::Unknown) } else { came(outcome) };
             }
             if let Some(refuses) = model.refuses
                 && let Some(row) = (0..delivery.rows.len()).find(|row| refuses(&delivery.rows, *row))
@@ -330,6 +337,7 @@ fn options() -> Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || CLOCK,
+        new_epoch: || Epoch(2),
         helm: Arc::default(),
     }
 }
