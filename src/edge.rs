@@ -14,6 +14,8 @@ pub const ALL: &[&str] = &[
     "make:current",
     "start:committed",
     "append:encoded",
+    "copy:synced",
+    "copy:rewritten",
     "commit:flushed",
     "commit:synced",
     "append:committed",

@@ -21,6 +21,7 @@ pub mod ledger;
 mod ledger_file;
 pub mod look;
 mod parked;
+mod parked_copy;
 mod places;
 mod recover;
 pub mod remains;
@@ -213,7 +214,7 @@ impl Shared {
             tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
         }
         let mut due = self.compaction_due.lock().unwrap_or_else(PoisonError::into_inner);
-        let (files_bytes, pending_bytes) = (self.store().disk_bytes(), self.durable.borrow().live_bytes());
+        let (files_bytes, pending_bytes) = (self.store().sled_bytes(), self.durable.borrow().live_bytes());
         let is_early = Instant::now() < due.0 && pending_bytes >= due.1 / 2;
         // Only what costs more than these two figures keeps to a pace.
         if is_early || !compact::is_worth_it(need, pending_bytes, files_bytes) {

@@ -192,6 +192,19 @@ pub(super) const ENTITIES: &[u8] = b"e";
 pub(super) const MAPPINGS: &[u8] = b"k";
 pub(super) const BROUGHT: &[u8] = b"b";
 
+/// Longer keys and values than these are not ours.
+pub(super) const KEPT_KEY_BYTES_MAX: usize = 64;
+pub(super) const KEPT_VALUE_BYTES_MAX: usize = 65_536;
+/// What is kept in the copy of parked rows too.
+pub(super) const KEPT_TWICE: [&[u8]; 4] = [ENTITIES, HELD, META, REFUSED];
+
+/// Whether an entry is kept in the copy of parked rows too, because the source may not be able to give it again: parked rows, the entities that
+/// they need, and whose they are.
+pub(super) fn is_kept_twice(key: &[u8], value: &[u8]) -> bool {
+    let fits = key.len() <= KEPT_KEY_BYTES_MAX && value.len() <= KEPT_VALUE_BYTES_MAX;
+    fits && (key == META || [ENTITIES, HELD, REFUSED].iter().any(|prefix| key.starts_with(prefix)))
+}
+
 pub(super) fn stream_key(stream: Stream) -> [u8; 2] {
     [b's', stream.number()]
 }
