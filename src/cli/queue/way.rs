@@ -282,7 +282,7 @@ fn own_or(config: &Config, and: impl FnOnce() -> String) -> Result<Option<DataDi
             Ok(_) | Err(_) => Ok(None),
         };
     }
-    match DataDir::own(path, rand::random) {
+    match DataDir::own_for_a_command(path, rand::random) {
         Ok(data_dir) => Ok(Some(data_dir)),
         Err(DataDirError::InUse { path, holder }) => {
             let holder = holder.map(|pid| format!(" (process {pid})")).unwrap_or_default();
