@@ -99,7 +99,7 @@ pub enum DaemonError {
 }
 
 /// Runs the pipelines of all enabled destinations until `stop`, or until all is delivered. What comes in at `changes` is the configuration from
-/// then on, as far as it can change while running.
+/// then on, as far as it can change while running. `board` is where whoever calls this can look at it meanwhile.
 ///
 /// # Errors
 /// Only when nothing could be started; what befalls a pipeline is in its [`Summary`].
@@ -109,9 +109,9 @@ pub async fn run(
     mode: Mode,
     stop: &CancellationToken,
     mut changes: mpsc::Receiver<Config>,
+    board: Arc<Board>,
 ) -> Result<Vec<Summary>, DaemonError> {
     let data_dir = DataDir::own(&config.gateway.data_dir, rand::random)?;
-    let board = Arc::new(Board::new(data_dir.path()));
     let mut fleet = Fleet {
         data_dir,
         mode,

@@ -69,6 +69,8 @@ pub enum Request {
     Flush,
     /// Check every checksum, seq and count.
     Verify,
+    /// Make the files as small as what they hold.
+    Compact,
     /// Capture again from here on.
     Rewind(rewind::Since),
 }
@@ -78,7 +80,9 @@ impl Request {
     pub fn only_looks(&self) -> bool {
         match self {
             Self::Status | Self::List(..) | Self::Show(..) | Self::ParkedList(_) | Self::ParkedShow(..) | Self::Verify => true,
-            Self::Retry(..) | Self::Discard(..) | Self::Pause | Self::Resume | Self::Flush | Self::Rewind(_) => false,
+            Self::Retry(..) | Self::Discard(..) | Self::Pause | Self::Resume | Self::Flush | Self::Compact | Self::Rewind(_) => {
+                false
+            }
         }
     }
 }

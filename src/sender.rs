@@ -51,7 +51,7 @@ use crate::{
     domain::{Catalog, Epoch, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
     edge,
     outbox::{Batch, Extent, Intent, Outbox, Snapshot, StoreError},
-    ports::{Delivered, Sink},
+    ports::{Delivered, Sink, Summary},
 };
 
 /// So long a server may still be busy, at the least, with a creation that an earlier life of this program sent.
@@ -195,7 +195,7 @@ impl Sender<'_> {
             if self.catalog_due() && !self.sync_catalog().await? {
                 continue;
             }
-            self.report_status().await;
+            self.report_status().await?;
             let batch = match next.take() {
                 Some(batch) => Some(batch),
                 None => self.lease(None).await?,
@@ -578,16 +578,30 @@ impl Sender<'_> {
         }
     }
 
-    /// Reports the gateway's status now and then. That it does not get through is told by whatever is sent next.
-    async fn report_status(&mut self) {
+    /// Reports the gateway's status and what waits now and then. That it does not get through is told by whatever is sent next.
+    async fn report_status(&mut self) -> Result<(), StoreError> {
         if Instant::now() < self.status_due {
-            return;
+            return Ok(());
         }
-        let status = catalog::push_status(&self.options.label, env!("CARGO_PKG_VERSION"), (self.options.clock)());
-        if let Err(outcome) = self.sink.push_status(&status).await {
+        let now = (self.options.clock)();
+        let status = catalog::push_status(&self.options.label, env!("CARGO_PKG_VERSION"), now);
+        let mut oldest: Option<Micros> = None;
+        for stream in Stream::ALL {
+            oldest = oldest.into_iter().chain(self.outbox.oldest_captured(stream).await?).min();
+        }
+        let snapshot = self.outbox.snapshot();
+        let summary = Summary {
+            depth: snapshot.pending(),
+            parked: snapshot.parked(),
+            // Only capture knows that.
+            lag_seconds: None,
+            oldest_age_seconds: oldest.map(|at| now.since(at).as_secs()),
+        };
+        if let Err(outcome) = self.sink.push_summary(&status, &summary).await {
             tracing::debug!(%outcome, "the status was not taken");
         }
         self.status_due = Instant::now() + self.options.pushstatus_interval;
+        Ok(())
     }
 
     /// Waits until there is something to do: new records (and then until a trickle has gathered), a due report, a due look at the catalog.

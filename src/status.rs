@@ -178,7 +178,7 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
     let mut oldest: Option<Micros> = None;
     for stream in Stream::ALL {
         let state = snapshot.stream(stream);
-        let captured_at = oldest_captured(outbox, stream).await?;
+        let captured_at = outbox.oldest_captured(stream).await?;
         oldest = oldest.into_iter().chain(captured_at).min();
         streams.push(StreamStatus {
             stream,
@@ -226,12 +226,6 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
     };
     status.sentence = sentence::sentence(&status, doing.as_ref().map(|(doing, since)| (doing, *since)), now);
     Ok(status)
-}
-
-/// When the oldest record that waits was captured. It may be sent while this looks: then the next one counts.
-async fn oldest_captured(outbox: &Outbox, stream: Stream) -> Result<Option<Micros>, StoreError> {
-    let page = outbox.browse(stream, Seq(0), 1).await?;
-    Ok(page.map(|page| page.captured_at))
 }
 
 /// What a sender's doing comes to, and how long it waits yet.

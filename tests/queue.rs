@@ -7,6 +7,8 @@ mod support;
 
 #[path = "queue/damaged.rs"]
 mod damaged;
+#[path = "queue/million.rs"]
+mod million;
 #[path = "queue/parked.rs"]
 mod parked;
 #[path = "queue/reload.rs"]
@@ -15,6 +17,8 @@ mod reload;
 mod running;
 #[path = "queue/stopped.rs"]
 mod stopped;
+#[path = "queue/watch.rs"]
+mod watch;
 
 use std::{process::Output, time::Duration};
 

@@ -2,6 +2,8 @@
 //!
 //! The one rule: at our levels only our own words; libraries are heard only when something is wrong.
 
+mod limit;
+
 use std::{
     fs::File,
     io::{self, IsTerminal as _},
@@ -12,10 +14,12 @@ use std::{
 use clap::ValueEnum;
 use file_rotate::{ContentLimit, FileRotate, compression::Compression, suffix::AppendCount};
 use tracing_subscriber::{
-    EnvFilter, Layer as _, Registry, fmt::writer::BoxMakeWriter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, Registry, filter::FilterExt as _, fmt::writer::BoxMakeWriter, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
-use super::Global;
+use self::limit::Limit;
+use super::{Global, progress};
 use crate::{config::LogLevel, daemon, status::lines::Keep};
 
 /// How log lines are written.
@@ -46,6 +50,8 @@ fn filter(level: LogLevel) -> String {
 
 /// Where the filter of the running log can be changed.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+/// What the running daemon's log leaves out.
+static LIMIT: OnceLock<Limit> = OnceLock::new();
 
 /// A log file is begun anew at this length, and so many before it are kept: a log that goes wrong does not fill the disk (I7).
 const FILE_BYTES_MAX: usize = 5 << 20;
@@ -53,7 +59,7 @@ const FILES_BEFORE_MAX: usize = 5;
 
 /// Where the log goes.
 fn target(file: Option<&Path>) -> (BoxMakeWriter, bool, Option<io::Error>) {
-    let to_stderr = || (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal());
+    let to_stderr = || (BoxMakeWriter::new(|| progress::BesideTheBar), io::stderr().is_terminal());
     let Some(path) = file else {
         let (writer, ansi) = to_stderr();
         return (writer, ansi, None);
@@ -75,13 +81,23 @@ fn target(file: Option<&Path>) -> (BoxMakeWriter, bool, Option<io::Error>) {
 
 /// Starts the log to standard error. Once for a process: later calls change nothing.
 pub fn start(level: LogLevel, format: LogFormat) {
-    start_in(None, level, format);
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(filter(level)));
+    let (writer, ansi, _) = target(None);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
+    let lines = match format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    if tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().is_ok() {
+        let _ = FILTER.set(handle);
+    }
 }
 
-/// The same into a file, where one is named.
+/// The daemon's: into a file, where one is named, and bounded, for it runs for years.
 pub fn start_in(file: Option<&Path>, level: LogLevel, format: LogFormat) {
     // What the page shows is kept whatever the log leaves out.
-    let kept = Keep { clock: daemon::clock }.with_filter(EnvFilter::new(filter(LogLevel::Info)));
+    let kept = Keep { clock: daemon::clock }.with_filter(EnvFilter::new(filter(LogLevel::Info)).and(Limit::default()));
+    let limit = LIMIT.get_or_init(Limit::default).clone();
     let (filter, handle) = reload::Layer::new(EnvFilter::new(filter(level)));
     let (writer, ansi, failed) = target(file);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
@@ -89,13 +105,23 @@ pub fn start_in(file: Option<&Path>, level: LogLevel, format: LogFormat) {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    if tracing_subscriber::registry().with(lines.with_filter(filter)).with(kept).try_init().is_err() {
+    if tracing_subscriber::registry().with(lines.with_filter(filter.and(limit))).with(kept).try_init().is_err() {
         tracing::debug!("the log runs already");
         return;
     }
     let _ = FILTER.set(handle);
     if let (Some(error), Some(path)) = (failed, file) {
         tracing::warn!(file = %path.display(), %error, "the log file cannot be written: the log goes to standard error");
+    }
+}
+
+/// Tells every minute, for as long as it is awaited, how many lines the daemon's log has left out.
+pub async fn tell_left_out() {
+    loop {
+        tokio::time::sleep(limit::WINDOW).await;
+        for (lines, said) in LIMIT.get().map(Limit::left_out).unwrap_or_default() {
+            tracing::warn!(lines, said, "so many lines more like this one were left out");
+        }
     }
 }
 

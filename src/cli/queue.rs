@@ -41,7 +41,7 @@ enum QueueCommand {
     Status(status::StatusArgs),
     /// Show records that wait, decoded, the oldest first
     List(list::ListArgs),
-    /// Make the files of a stopped outbox as small as what they hold
+    /// Make the files of an outbox as small as what they hold
     Compact(compact::CompactArgs),
     /// Show one record, and what it points to
     Show(show::ShowArgs),

@@ -8,9 +8,12 @@ use std::{
 };
 
 use clap::Args;
-use indicatif::ProgressBar;
 
-use super::{CliError, Context, Exit, asked, narrowed, queue, say};
+use super::{
+    CliError, Context, Exit, asked, narrowed,
+    progress::{self, Verbosity},
+    queue, say,
+};
 use crate::{
     chain,
     config::{self, Destination, Start},
@@ -71,7 +74,7 @@ pub fn run(args: &ReconcileArgs, context: &Context) -> Result<Exit, CliError> {
             continue;
         }
         let came = match &data_dir {
-            Some(data_dir) => context.block_on(compare(args, source, destination, data_dir)),
+            Some(data_dir) => context.block_on(compare(args, source, destination, data_dir, Verbosity::of(&context.global))),
             None => Ok(Came::NoOutbox),
         };
         match came {
@@ -120,6 +123,7 @@ async fn compare(
     source: &config::Source,
     destination: &Destination,
     data_dir: &DataDir,
+    verbosity: Verbosity,
 ) -> Result<Came, CliError> {
     let name = &destination.name;
     let Some(outbox) = queue::open(data_dir, destination)? else { return Ok(Came::NoOutbox) };
@@ -139,14 +143,14 @@ async fn compare(
     let sink = RestSink::new(daemon::rest_options(destination, data_dir.source()))
         .map_err(|error| CliError::Usage(format!("destination '{name}': {}", chain(&error))))?;
     let mut source = MysqlSource::new(daemon::mysql_options(source)).map_err(|error| refused(error.into()))?;
-    let shown = Shown::new(name);
+    let mut shown = Shown::new(name, verbosity);
     let survey = Survey::new(&mut source, &outbox, &options, &mut |progress| shown.progress(progress)).await;
     let survey = shown.cleared(survey).map_err(refused)?;
     tell(&format!("{name}: {}", show::quote(&survey)));
     if !args.yes && asked("Go on? [y/N]")?.is_some_and(|answer| !matches!(answer.to_lowercase().as_str(), "y" | "yes")) {
         return Ok(Came::Declined);
     }
-    let shown = Shown::new(name);
+    let mut shown = Shown::new(name, verbosity);
     let report = reconcile::run(&survey, &mut source, &sink, &outbox, &options, &mut |progress| shown.progress(progress)).await;
     let report = shown.cleared(report).map_err(refused)?;
     close(outbox).await;
@@ -177,39 +181,45 @@ fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// How far it is: a bar on a terminal, a line for each phase elsewhere.
+/// How far it is: a bar for each phase on a terminal, lines elsewhere.
 struct Shown {
     name: String,
-    bar: Option<ProgressBar>,
-    told: std::cell::Cell<u8>,
+    verbosity: Verbosity,
+    phase: Option<(&'static str, progress::Progress)>,
 }
 
 impl Shown {
-    fn new(name: &str) -> Self {
-        let bar = io::stderr().is_terminal().then(ProgressBar::new_spinner);
-        Self { name: name.to_owned(), bar, told: std::cell::Cell::new(0) }
+    fn new(name: &str, verbosity: Verbosity) -> Self {
+        Self { name: name.to_owned(), verbosity, phase: None }
     }
 
-    fn progress(&self, progress: Progress) {
-        let (phase, what, so_far) = match progress {
-            Progress::Counted(stream, time) => (1, "counting the source", format!("{} up to {time}", stream.plural())),
-            Progress::Compared(done, all) => (2, "comparing counts", format!("{done} of {all} nodes")),
-            Progress::LookedInto(done, all) => (3, "looking into hours that differ", format!("{done} of {all}")),
-        };
-        match &self.bar {
-            Some(bar) => {
-                bar.set_message(format!("{}: {what}: {so_far}", self.name));
-                bar.tick();
+    fn progress(&mut self, progress: Progress) {
+        let (what, unit, done, of, words) = match progress {
+            Progress::Counted(stream, time) => {
+                ("counting the source", "slices", None, None, format!("{} up to {time} ", stream.plural()))
             }
-            None if self.told.replace(phase) != phase => tell(&format!("{}: {what}", self.name)),
-            None => {}
+            Progress::Compared(done, all) => ("comparing counts", "nodes", Some(done), Some(all as u64), String::new()),
+            Progress::LookedInto(done, all) => {
+                ("looking into hours that differ", "hours", Some(done), Some(all as u64), String::new())
+            }
+        };
+        if self.phase.as_ref().is_none_or(|(phase, _)| *phase != what) {
+            let label = format!("{}: {what}: ", self.name);
+            if self.verbosity == Verbosity::Usual && !io::stderr().is_terminal() {
+                tell(label.trim_end_matches(": "));
+            }
+            self.phase = Some((what, progress::Progress::of(label, unit, of, self.verbosity)));
+        }
+        if let Some((_, shown)) = &mut self.phase {
+            shown.say(&words);
+            if let Some(done) = done {
+                shown.at(done as u64);
+            }
         }
     }
 
     fn cleared<T>(self, outcome: T) -> T {
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
+        drop(self.phase);
         outcome
     }
 }

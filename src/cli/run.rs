@@ -1,6 +1,6 @@
 //! `packhorse run`: the daemon.
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{
@@ -9,13 +9,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, Context, Exit, say, stop_on_signals};
+use super::{
+    CliError, Context, Exit, logging,
+    progress::{Progress, Verbosity},
+    say, stop_on_signals,
+};
 use crate::{
     config::{Config, units},
     daemon::{self, DaemonError, Mode, PipelineError, Summary},
     domain::Stream,
     outbox::{DataDirError, Snapshot},
     ports::SourceError,
+    status::board::Board,
 };
 
 /// Flags of `run`.
@@ -41,8 +46,18 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
     let summaries = context.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
-        let ran = daemon::run(&config, source, mode, &stop, changes(context, &config)?);
-        until_deadline(args.deadline, &stop, ran).await.map_err(refusal)
+        let board = Arc::new(Board::new(&config.gateway.data_dir));
+        let ran = daemon::run(&config, source, mode, &stop, changes(context, &config)?, Arc::clone(&board));
+        let shown = async {
+            match mode {
+                Mode::Daemon => logging::tell_left_out().await,
+                Mode::Once => show_progress(&board, Verbosity::of(&context.global)).await,
+            }
+        };
+        tokio::select! {
+            ran = until_deadline(args.deadline, &stop, ran) => ran.map_err(refusal),
+            () = shown => unreachable!("it is shown for as long as it runs"),
+        }
     })?;
     match mode {
         Mode::Daemon => Ok(if summaries.iter().any(|summary| summary.error.is_some()) { Exit::Left } else { Exit::Done }),
@@ -87,6 +102,32 @@ fn changes(context: &Context, running: &Config) -> Result<mpsc::Receiver<Config>
         }
     });
     Ok(from)
+}
+
+/// How often is looked how far it has come.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Shows how far delivery has come, of what is captured by now.
+async fn show_progress(board: &Board, verbosity: Verbosity) {
+    let mut progress = Progress::of(String::new(), "rows", None, verbosity);
+    let mut begins = HashMap::new();
+    loop {
+        let (mut settled, mut pending) = (0, 0);
+        for desk in board.desks() {
+            let Some(outbox) = desk.outbox() else { continue };
+            let snapshot = outbox.snapshot();
+            drop(outbox);
+            let cursors: u64 = snapshot.streams.iter().map(|stream| stream.cursor.0).sum();
+            let begin = begins.entry((desk.name.clone(), snapshot.meta.epoch)).or_insert(cursors);
+            settled += cursors.saturating_sub(*begin);
+            pending += snapshot.pending();
+        }
+        if settled + pending > 0 {
+            progress.expect(Some(settled + pending));
+            progress.at(settled);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn until_deadline<T>(deadline: Option<Duration>, stop: &CancellationToken, work: impl Future<Output = T>) -> T {

@@ -74,11 +74,21 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Becomes the owner; makes the directory and the source id where they are not there yet.
+    /// Becomes the owner for as long as the daemon runs; makes the directory and the source id where they are not there yet. Blocks a while where a
+    /// command owns it.
     pub fn own(path: &Path, new_source_id: impl FnOnce() -> u128) -> Result<Self, DataDirError> {
+        Self::own_as(path, Owner::Daemon, new_source_id)
+    }
+
+    /// The same for a command, which is waited for by who comes meanwhile.
+    pub fn own_for_a_command(path: &Path, new_source_id: impl FnOnce() -> u128) -> Result<Self, DataDirError> {
+        Self::own_as(path, Owner::Command, new_source_id)
+    }
+
+    fn own_as(path: &Path, owner: Owner, new_source_id: impl FnOnce() -> u128) -> Result<Self, DataDirError> {
         let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
         make_folder(path).map_err(unusable)?;
-        let lock = lock(path)?;
+        let lock = lock(path, owner)?;
         let source = source_id(path, new_source_id)?;
         Ok(Self { path: path.into(), source, _lock: lock })
     }
@@ -101,6 +111,41 @@ impl DataDir {
 
 /// So long the lock is waited for: somebody may just be looking whether it is held.
 const LOOK_MAX: Duration = Duration::from_millis(500);
+/// So long a command is waited for: most of them open the outboxes, look and are gone.
+const COMMAND_MAX: Duration = Duration::from_secs(20);
+/// The pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// What a command writes behind its process id.
+const FOR_A_COMMAND: &str = " for a command";
+
+/// Who owns a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The daemon, until it is stopped.
+    Daemon,
+    /// A command, until it is done.
+    Command,
+}
+
+impl Owner {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Daemon => "",
+            Self::Command => FOR_A_COMMAND,
+        }
+    }
+}
+
+/// The process that owns a data directory, as it wrote itself down; `None` when that cannot be read.
+fn holder(file: &mut File) -> Option<(String, Owner)> {
+    let mut text = String::new();
+    file.rewind().and_then(|()| file.read_to_string(&mut text)).ok()?;
+    let (pid, owner) = match text.strip_suffix(FOR_A_COMMAND) {
+        Some(pid) => (pid, Owner::Command),
+        None => (text.as_str(), Owner::Daemon),
+    };
+    Some((pid.trim().to_owned(), owner)).filter(|(pid, _)| !pid.is_empty())
+}
 
 /// Makes a folder and those above it, and their names durable: what is fsynced in a folder is lost with the folder's own name.
 fn make_folder(path: &Path) -> io::Result<()> {
@@ -117,28 +162,36 @@ fn make_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File, DataDirError> {
+fn lock(path: &Path, owner: Owner) -> Result<File, DataDirError> {
     let unusable = |cause| DataDirError::Unusable { path: path.into(), cause };
     let options = File::options().read(true).write(true).create(true).truncate(false).open(path.join("lock"));
     let mut file = options.map_err(unusable)?;
     let began = Instant::now();
     let taken = loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) if began.elapsed() < LOOK_MAX => std::thread::sleep(LOOK_MAX / 50),
+            Err(TryLockError::WouldBlock) => {
+                let patience = match holder(&mut file) {
+                    Some((_, Owner::Command)) => COMMAND_MAX,
+                    Some((_, Owner::Daemon)) | None => LOOK_MAX,
+                };
+                if began.elapsed() > patience {
+                    break Err(TryLockError::WouldBlock);
+                }
+                std::thread::sleep(LOCK_PAUSE);
+            }
             taken => break taken,
         }
     };
     match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let holder = file.read_to_string(&mut holder).is_ok().then(|| holder.trim().to_owned()).filter(|pid| !pid.is_empty());
+            let holder = holder(&mut file).map(|(pid, _)| pid);
             return Err(DataDirError::InUse { path: path.into(), holder });
         }
         Err(TryLockError::Error(cause)) => return Err(unusable(cause)),
     }
     // The process id is for people; that it cannot be written (a full disk) must not stop the owner.
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}{}", std::process::id(), owner.words()));
     Ok(file)
 }
 
@@ -269,6 +322,20 @@ mod tests {
         let _owner = DataDir::own(dir.path(), || 5).unwrap();
         let error = DataDir::own(dir.path(), || 6).unwrap_err();
         assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_looks_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let looking = DataDir::own_for_a_command(dir.path(), || 5).unwrap();
+        assert_eq!(super::super::look::owner(dir.path()).unwrap(), Some(std::process::id().to_string()));
+        let looks = std::thread::spawn(move || {
+            std::thread::sleep(2 * LOOK_MAX);
+            drop(looking);
+        });
+        let daemon = DataDir::own(dir.path(), || 6).unwrap();
+        looks.join().unwrap();
+        assert_eq!(daemon.source(), SourceId(5));
     }
 
     #[test]

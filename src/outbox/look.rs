@@ -41,7 +41,7 @@ pub fn owner(path: &Path) -> io::Result<Option<String>> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             file.read_to_string(&mut holder)?;
-            Ok(Some(holder.trim().to_owned()))
+            Ok(Some(holder.split_whitespace().next().unwrap_or_default().to_owned()))
         }
         Err(TryLockError::Error(error)) => Err(error),
     }

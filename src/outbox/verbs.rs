@@ -92,6 +92,12 @@ impl Outbox {
         }
     }
 
+    /// When the oldest record of a stream that waits was captured. It may be sent while this looks: then the next one counts.
+    pub async fn oldest_captured(&self, stream: Stream) -> Result<Option<Micros>, StoreError> {
+        let page = self.browse(stream, Seq(0), 1).await?;
+        Ok(page.map(|page| page.captured_at))
+    }
+
     /// Parked chunks from a place on, at most `chunks_max`, and the place after them.
     pub async fn parked_rows(
         &self,

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{Answer, Answers, FailureKind, Filter, QueueError, Run, Told, look};
 use crate::{
+    config::units,
     domain::{Micros, Rows},
     outbox::{
         Outbox, Parked,
@@ -93,6 +94,14 @@ fn changed_meanwhile(picked: u64, taken: u64) -> String {
             "; {rest} were left alone, because they changed meanwhile or are of a source that was replaced since: look again"
         ),
     }
+}
+
+/// Makes the files as small as what they hold. Capture and acks wait meanwhile, as when a daemon does it by itself.
+pub async fn compact(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError> {
+    let compacted = outbox.compact().await?;
+    let [before, after] = [compacted.bytes_before, compacted.bytes_after].map(units::show_bytes);
+    let text = format!("{before} before, {after} now");
+    answers.give(Answer::Told(Told { text, rows: 0, wrong: Vec::new() })).await
 }
 
 /// Appends parked rows anew.

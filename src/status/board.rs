@@ -190,6 +190,7 @@ pub async fn on_open(outbox: &Outbox, request: Request, now: Micros, answers: &A
         Request::Retry(filter, run) => act::retry(outbox, &filter, run, answers).await,
         Request::Discard(filter, run) => act::discard(outbox, &filter, run, now, answers).await,
         Request::Verify => look::verify(outbox, answers).await,
+        Request::Compact => act::compact(outbox, answers).await,
         Request::Status | Request::Pause | Request::Resume | Request::Flush | Request::Rewind(_) => {
             unreachable!("these need more than an outbox, and are carried out before")
         }

@@ -108,9 +108,24 @@ pub fn lines(title: &str, period: Period, unit: &str, series: &[Series<'_>]) -> 
         }
         let _ = write!(svg, "<path class=\"{}\" d=\"{path}\"/>", series.class);
     }
-    let words = if is_empty { "nothing seen yet".to_owned() } else { told };
-    let _ = write!(svg, "</svg><p class=\"told\">{words}</p></figure>");
+    let words = if is_empty {
+        "nothing seen yet".to_owned()
+    } else if let [_] = series {
+        told
+    } else {
+        // Which line is which.
+        let keyed = series.iter().zip(told.split("; "));
+        let keyed = keyed.map(|(series, told)| format!("<span class=\"key {}\"></span>{told}", series.class));
+        keyed.collect::<Vec<_>>().join("<br>")
+    };
+    let _ = write!(svg, "</svg>{}<p class=\"told\">{words}</p></figure>", ends(period));
     svg
+}
+
+/// From when to when a chart goes. Charts say it in words as well.
+fn ends(period: Period) -> String {
+    format!("<p class=\"ends\" aria-hidden=\"true\"><span>a {} ago</span><span>now</span></p>", period.name)
+        .replace("a hour", "an hour")
 }
 
 /// When the destination was there: a bar of stretches.
@@ -155,8 +170,9 @@ pub fn timeline(minutes: &[Minute], period: Period, now: u32) -> String {
     };
     format!(
         "<figure class=\"wide\"><figcaption>Link</figcaption><svg class=\"bar\" viewBox=\"0 0 {WIDTH} 18\" preserveAspectRatio=\"none\" role=\"img\" \
-         aria-label=\"Link, last {}: {told}\">{bars}</svg><p class=\"told\">{told}</p></figure>",
-        period.name
+         aria-label=\"Link, last {}: {told}\">{bars}</svg>{}<p class=\"told\">{told}</p></figure>",
+        period.name,
+        ends(period)
     )
 }
 

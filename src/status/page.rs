@@ -183,7 +183,8 @@ fn parked(out: &mut String, place: usize, groups: &[Group]) {
         let since: String = group.oldest.chars().take(16).collect();
         let _ = write!(
             out,
-            "<tr><td class=\"number\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td class=\"number\" data-head=\"Rows\">{}</td><td data-head=\"Stream\">{}</td><td data-head=\"Since (UTC)\">{}</td>\
+             <td data-head=\"Why\">{}</td><td data-head=\"A sample\">{}</td></tr>",
             number(group.rows),
             group.stream,
             text(&since.replace('T', " ")),

@@ -73,6 +73,25 @@ async fn a_period_is_captured_again_beside_a_running_daemon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_are_made_smaller_beside_a_running_daemon_and_a_disabled_destination_is_left_out() {
+    let mut scene = Scene::set().await;
+    let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
+    let more = "\n[[destination]]\nname = \"later\"\nurl = \"http://127.0.0.1:1/rest/\"\nenabled = false\n";
+    std::fs::write(scene.gateway.config(), config + more).unwrap();
+    let _daemon = scene.daemon().await;
+    let generation = || std::fs::read_to_string(scene.gateway.data_dir().join("central/CURRENT")).unwrap();
+    let before = generation();
+    let told = scene.says(&["queue", "compact"], 0, " before, ").await;
+    assert!(told.contains("central: ") && !told.contains("later"), "{told}");
+    assert_ne!(generation(), before, "other files are in use now");
+    scene.says(&["queue", "verify"], 0, "360 records read").await;
+    assert_eq!(scene.lines(&["queue", "list", "--json", "--limit", "100000"]).await.len() as u64, READINGS + STATES);
+    scene.says(&["queue", "list", "--destination", "later"], 2, "does not serve destination 'later'").await;
+    scene.central.restart().await;
+    scene.arrives().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_is_refused_and_a_socket_left_over_is_replaced() {
     let scene = Scene::set().await;
     let mut daemon = scene.daemon().await;

@@ -33,7 +33,7 @@ pub(super) fn take_over(config: &Config, found: &Found, context: &Context) -> Re
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let data_dir = match DataDir::own(&config.gateway.data_dir, rand::random) {
+    let data_dir = match DataDir::own_for_a_command(&config.gateway.data_dir, rand::random) {
         Ok(data_dir) => data_dir,
         Err(error) => {
             let text = crate::chain(&error);

@@ -1,15 +1,16 @@
 //! `packhorse queue compact`: makes the files of outboxes as small as what they hold.
 //!
-//! The one rule: it works on a stopped outbox. A running daemon does the same by itself when it is worth it.
-
-use std::fmt::Write as _;
+//! The one rule: whoever owns the outbox does it. A daemon also does it by itself when it is worth it.
 
 use clap::Args;
 
-use super::{failed, open, own};
+use super::{Way, steer::tell};
 use crate::{
-    cli::{CliError, Context, Exit, narrowed, say},
-    config::units,
+    cli::{
+        CliError, Context, Exit, narrowed,
+        progress::{Progress, Verbosity},
+    },
+    queue::Request,
 };
 
 /// Flags of `queue compact`.
@@ -25,19 +26,11 @@ pub fn run(args: &CompactArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let destinations = narrowed(&config, args.destination.as_deref())?;
     context.start_log(&config);
-    let data_dir = own(&config)?;
-    let mut text = String::new();
+    let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.destination.as_deref());
     for destination in destinations {
-        let name = &destination.name;
-        // Writing to a String does not fail.
-        let Some(outbox) = data_dir.as_ref().map(|data_dir| open(data_dir, destination)).transpose()?.flatten() else {
-            let _ = writeln!(text, "{name}: no outbox yet, `packhorse run` makes it");
-            continue;
-        };
-        let compacted = context.block_on(async { outbox.compact().await.map_err(failed) })?;
-        let [before, after] = [compacted.bytes_before, compacted.bytes_after].map(units::show_bytes);
-        let _ = writeln!(text, "{name}: {before} before, {after} now");
+        let mut progress = Progress::new(None, Verbosity::of(&context.global));
+        way.ask(destination, Request::Compact, |answer| tell(&destination.name, answer, &mut progress))?;
     }
-    say(&text)?;
     Ok(Exit::Done)
 }

@@ -56,6 +56,7 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<Exit, CliError> {
     let destinations = narrowed(&config, args.select.destination.as_deref())?;
     context.start_log(&config);
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
     let mut target = Target::open(args.output.as_deref())?;
     let mut export = Export { format: args.format, select: &args.select, headed: false, rows: 0 };
     let mut progress = Progress::new(None, Verbosity::of(&context.global));

@@ -34,6 +34,7 @@ pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
     let destinations = narrowed(&config, args.select.destination.as_deref())?;
     context.start_log(&config);
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
     for destination in destinations {
         let mut shown = Shown::new(&destination.name, "that wait", args.json);
         way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))?;

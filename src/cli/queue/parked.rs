@@ -95,6 +95,7 @@ fn groups(args: &LookArgs, context: &Context) -> Result<Exit, CliError> {
     let destinations = narrowed(&config, args.select.destination.as_deref())?;
     context.start_log(&config);
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
     let mut found = Vec::new();
     for destination in destinations {
         let mut of_this = Vec::new();
@@ -163,6 +164,7 @@ fn rows(args: &ShowArgs, context: &Context) -> Result<Exit, CliError> {
     let destinations = narrowed(&config, look.select.destination.as_deref())?;
     context.start_log(&config);
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, look.select.destination.as_deref());
     for destination in destinations {
         let mut shown = Shown::new(&destination.name, "that are parked", look.json);
         let request = Request::ParkedShow(look.select.filter(look.reason.as_deref()), args.limit);
@@ -186,6 +188,7 @@ fn change(what: Change, args: &ChangeArgs, context: &Context) -> Result<Exit, Cl
     let destinations = narrowed(&config, args.select.destination.as_deref())?;
     context.start_log(&config);
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
     for destination in destinations {
         let request = |run| match what {
             Change::Retry => Request::Retry(filter.clone(), run),

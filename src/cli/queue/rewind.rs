@@ -51,6 +51,7 @@ pub fn run(args: &RewindArgs, context: &Context) -> Result<Exit, CliError> {
         return Ok(Exit::Left);
     }
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.destination.as_deref());
     for destination in destinations {
         let mut progress = Progress::new(None, Verbosity::of(&context.global));
         way.ask(destination, Request::Rewind(args.since), |answer| tell(&destination.name, answer, &mut progress))?;

@@ -51,7 +51,7 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
     context.start_log(&config);
     let Some(pause) = args.watch else {
         let (exit, text) = once(args, context, &config, &destinations)?;
-        return say(&text).map(|()| exit);
+        return say(&if args.json { text } else { fitted(text) }).map(|()| exit);
     };
     loop {
         let text = match once(args, context, &config, &destinations) {
@@ -61,8 +61,20 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
             Err(error) => return Err(error),
         };
         // On a terminal from its top on, elsewhere one after the other.
-        say(&if table::width().is_some() { format!("\x1b[H\x1b[2J{text}") } else { text })?;
+        let clear = if table::width().is_some() { "\x1b[H\x1b[2J" } else { "" };
+        say(&format!("{clear}{}", if args.json { text } else { fitted(text) }))?;
         std::thread::sleep(pause);
+    }
+}
+
+/// Where the values stand in the answer for people.
+const VALUES: usize = 16;
+
+/// No wider than the terminal, where it goes to one.
+fn fitted(text: String) -> String {
+    match table::width() {
+        Some(width) => table::folded(&text, width, VALUES),
+        None => text,
     }
 }
 

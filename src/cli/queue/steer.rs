@@ -43,8 +43,9 @@ pub fn run(word: Word, args: &SteerArgs, context: &Context) -> Result<Exit, CliE
     let destinations = narrowed(&config, args.destination.as_deref())?;
     context.start_log(&config);
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.destination.as_deref());
     let mut progress = Progress::new(None, Verbosity::Quiet);
-    for destination in destinations.into_iter().filter(|destination| destination.enabled || args.destination.is_some()) {
+    for destination in destinations {
         let request = match word {
             Word::Pause => Request::Pause,
             Word::Resume => Request::Resume,
@@ -72,6 +73,7 @@ pub fn verify(args: &VerifyArgs, context: &Context) -> Result<Exit, CliError> {
     let destinations = narrowed(&config, args.destination.as_deref())?;
     context.start_log(&config);
     let way = Way::find(context, &config)?;
+    let destinations = way.within_reach(destinations, args.destination.as_deref());
     let mut exit = Exit::Done;
     let mut found = Vec::new();
     for destination in destinations {

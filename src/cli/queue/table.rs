@@ -73,6 +73,29 @@ pub fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// Folds lines that are wider than the terminal, at blanks where there are any; what is folded stands under the value, as far in as `indent`.
+pub fn folded(text: &str, width: usize, indent: usize) -> String {
+    let width = width.max(indent + 10);
+    let mut out = String::new();
+    for line in text.lines() {
+        let (mut rest, mut room) = (line, width);
+        while rest.chars().count() > room {
+            let (end, _) = rest.char_indices().nth(room).unwrap_or((rest.len(), ' '));
+            // Not before the line's own words begin.
+            let begins = rest.len() - rest.trim_start().len();
+            let at = rest[..end].rfind(' ').filter(|at| *at > begins).unwrap_or(end);
+            out.push_str(rest[..at].trim_end());
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            rest = rest[at..].trim_start();
+            room = width - indent;
+        }
+        out.push_str(rest);
+        out.push('\n');
+    }
+    out
+}
+
 /// How wide the terminal is; `None` when the answer goes somewhere else, where nothing is cut.
 pub fn width() -> Option<usize> {
     if !io::stdout().is_terminal() {
@@ -97,6 +120,19 @@ mod tests {
     fn a_table_that_fits_is_as_wide_as_its_cells() {
         let text = table().to_text(None);
         assert_eq!(text, " rows  stream     reason\n   12  reading    refused: a long story in lines\n12345  nodestate  held\n");
+    }
+
+    #[test]
+    fn a_long_line_is_folded_and_nothing_of_it_is_lost() {
+        let text = "central\n  state         waiting for the link since 14:02, next try in 35 s\n  url           https://central.example/rest/and/so/on\n";
+        for width in [26, 40, 60, 200] {
+            let folded = folded(text, width, 16);
+            assert!(folded.lines().all(|line| line.chars().count() <= width), "{width}:\n{folded}");
+            let words = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(words(&folded), words(text));
+        }
+        assert_eq!(folded(text, 200, 16), text);
+        assert_eq!(folded("  state         waiting for ever\n", 29, 16), "  state         waiting for\n                ever\n");
     }
 
     #[test]

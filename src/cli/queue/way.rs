@@ -51,6 +51,12 @@ impl<'a> Way<'a> {
         Ok(Self { context, config, to })
     }
 
+    /// Of some destinations those that can be asked: a daemon does not serve a disabled one, which is then left out unless it is `named`.
+    pub fn within_reach<'d>(&self, mut destinations: Vec<&'d Destination>, named: Option<&str>) -> Vec<&'d Destination> {
+        destinations.retain(|destination| destination.enabled || named.is_some() || !self.is_daemon());
+        destinations
+    }
+
     /// Whether a daemon answers.
     pub fn is_daemon(&self) -> bool {
         matches!(self.to, To::Daemon)
@@ -244,7 +250,13 @@ async fn on_copy(
                 answers.give(Answer::Detail(Box::new(detail))).await?;
             }
         }
-        Request::Retry(..) | Request::Discard(..) | Request::Pause | Request::Resume | Request::Flush | Request::Rewind(_) => {}
+        Request::Retry(..)
+        | Request::Discard(..)
+        | Request::Pause
+        | Request::Resume
+        | Request::Flush
+        | Request::Compact
+        | Request::Rewind(_) => {}
     }
     // What was shown is not all that there should be.
     Err(QueueError::told(FailureKind::Outbox, format!("{why}; what can still be read of a copy was shown")))
@@ -282,7 +294,7 @@ fn own_or(config: &Config, and: impl FnOnce() -> String) -> Result<Option<DataDi
             Ok(_) | Err(_) => Ok(None),
         };
     }
-    match DataDir::own(path, rand::random) {
+    match DataDir::own_for_a_command(path, rand::random) {
         Ok(data_dir) => Ok(Some(data_dir)),
         Err(DataDirError::InUse { path, holder }) => {
             let holder = holder.map(|pid| format!(" (process {pid})")).unwrap_or_default();
