@@ -248,6 +248,7 @@ fn rest_options(central: &Central) -> rest::Options {
         request_bytes_max: 4 << 20,
         connect_deadline: rest::Options::CONNECT_DEADLINE,
         answer_deadline: rest::Options::ANSWER_DEADLINE,
+        stall_deadline: rest::Options::STALL_DEADLINE,
         source: ID,
     }
 }

@@ -1,5 +1,6 @@
 mod asking;
 mod isolating;
+mod outages;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -193,7 +194,7 @@ const TOOK: Duration = Duration::from_millis(20);
 impl Sink for ModelSink {
     async fn deliver(&self, delivery: &Delivery) -> Delivered {
         let took = TOOK + self.with(|model| model.bulk_takes);
-        let came = |outcome| Delivered { outcome, body_bytes: 1_000, took };
+        let came = |outcome| Delivered { outcome, body_bytes: 1_000, took, uploaded: Duration::ZERO, answered: took };
         let delivered = |verdict| came(Outcome::new(verdict, "scripted"));
         let error = || came(Outcome::new(Verdict::Unknown, "status 500: it failed").leaving(Trace::Unlikely));
         sleep(took).await;
