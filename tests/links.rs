@@ -193,7 +193,15 @@ fn accepted(log: &Path) -> u64 {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let requests =
         lines.filter(|line| line["message"] == "request" && line["outcome"].as_str().unwrap_or("").starts_with("accepted"));
-    requests.map(|line| line["body_bytes"].as_u64().unwrap()).sum()
+    let figures = ["rows", "body_bytes", "uploaded_ms", "took_ms"];
+    let mut bytes = 0;
+    for request in requests {
+        bytes += request["body_bytes"].as_u64().unwrap();
+        if std::env::var_os("PACKHORSE_TEST_SHOW_REQUESTS").is_some() {
+            println!("  {} {}", request["timestamp"], figures.map(|figure| format!("{figure} {}", request[figure])).join(", "));
+        }
+    }
+    bytes
 }
 
 /// One upload that lasts longer than the link.
