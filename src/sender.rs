@@ -360,6 +360,7 @@ impl Sender<'_> {
         edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
         edge::pass("deliver:answered");
+        self.pace.sent(batch.rows.stream(), sent.len(), delivered.body_bytes);
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = sent.len(), body_bytes = delivered.body_bytes,
             took_ms = delivered.took.as_millis() as u64,
