@@ -235,6 +235,8 @@ fn sender_options() -> sender::Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "bench".into(),
         clock: || Micros(0),
+        new_epoch: || Epoch(2),
+        helm: std::sync::Arc::default(),
     }
 }
 

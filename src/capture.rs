@@ -6,6 +6,7 @@
 //!
 //! The one rule: the watermark moves only together with the rows that it covers.
 
+mod again;
 mod audit;
 mod closure;
 mod compare;
@@ -18,7 +19,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Audits, generation::Found, settle::IdHorizon};
+use self::{again::Turned, audit::Audits, generation::Found, settle::IdHorizon};
 
 use crate::{
     domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Slot, Stream, ledger},
@@ -253,6 +254,7 @@ impl Capture<'_> {
             Found::Waits => return Ok(Polled::Sending),
         }
         self.follow_the_clock(&schema.streams, now).await?;
+        self.bound_the_doubt(&schema.streams, now).await?;
         let horizon = now.minus(self.options.settle);
         self.refresh_catalog().await?;
         let mut streams = Vec::new();
@@ -280,6 +282,22 @@ impl Capture<'_> {
                 }
             }
             streams = unfinished;
+        }
+        for (stream, _) in &all {
+            // With an end all of it, else a part at each poll.
+            loop {
+                match self.capture_again(stream).await {
+                    Ok(Turned::Done) => break,
+                    Ok(Turned::More) if self.until == Until::Stopped => break,
+                    Ok(Turned::More) => {}
+                    Ok(Turned::Full(why)) => return Ok(Polled::Paused(why)),
+                    Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
+                        stuck = Some(error);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
         let settles = self.started.is_some_and(|started| horizon <= started);
         // With an end, once: when all new rows are there.

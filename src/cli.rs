@@ -187,6 +187,21 @@ impl Context {
         }
     }
 
+    /// The same for the daemon, which alone writes the log file.
+    pub fn start_daemon_log(&self, config: &Config) {
+        let level = logging::level(&self.global, config.log.level);
+        logging::start_in(config.log.file.as_deref(), level, self.global.log_format);
+        self.start_log(config);
+    }
+
+    /// Lets the log go on as another configuration wants it.
+    pub fn change_log(&self, config: &Config) {
+        logging::change(logging::level(&self.global, config.log.level));
+        for warning in &config.warnings {
+            tracing::warn!(config = %config.origin, "{warning}");
+        }
+    }
+
     /// Runs an engine to its end on a runtime of its own.
     pub fn block_on<T>(&self, engine: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -223,6 +223,26 @@ pub fn decode(bytes: &[u8]) -> Result<(ChunkHeader, Rows), CodecError> {
     Ok((header, Rows::new(header.stream, columns)))
 }
 
+/// How long the chunk is that begins with these bytes; `None` where none does. For reading what is left of damaged files.
+pub fn length(bytes: &[u8]) -> Option<usize> {
+    if bytes.get(..3)? != [MAGIC[0], MAGIC[1], VERSION] {
+        return None;
+    }
+    let config = bincode::config::standard().with_limit::<64>();
+    let (header, used) = bincode::serde::decode_from_slice::<Header, _>(&bytes[3..], config).ok()?;
+    if header.count == 0 || header.count as usize > CHUNK_ROWS_MAX || header.body_bytes > BODY_BYTES_MAX {
+        return None;
+    }
+    let packed = &bytes[3 + used..bytes.len().min(CHUNK_BYTES_MAX)];
+    let mut inflate = Decompress::new(false);
+    let mut body = Vec::with_capacity(header.body_bytes as usize);
+    if !matches!(inflate.decompress_vec(packed, &mut body, FlushDecompress::Finish), Ok(Status::StreamEnd)) {
+        return None;
+    }
+    let length = 3 + used + inflate.total_in() as usize + CHECKSUM_BYTES;
+    peek(bytes.get(..length)?).is_ok().then_some(length)
+}
+
 /// Checks everything but the body: header, length of the body once inflated, the packed body.
 fn open(bytes: &[u8]) -> Result<(ChunkHeader, u32, &[u8]), CodecError> {
     if bytes.get(..2) != Some(&MAGIC) {

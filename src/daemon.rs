@@ -5,9 +5,10 @@
 //!
 //! The one rule: every loop is joined before this returns, and what a loop was doing when it was stopped is safe to be cut off anywhere.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -20,9 +21,16 @@ use crate::{
     edge::scaled,
     mysql::{self, MysqlSource},
     outbox::{DataDir, DataDirError, OpenOptions, Outbox, Snapshot, StoreError},
-    ports::SourceError,
+    ports::{Source, SourceError},
+    queue::rewind::{Drained, Limits},
     rest::{self, RestError, RestSink},
-    sender,
+    sender::{self, helm::Helm},
+    status::{
+        board::{Board, Desk, Slot},
+        sampler,
+        socket::Socket,
+        web::{self, Site},
+    },
 };
 
 /// Rows in a page of capture.
@@ -63,7 +71,7 @@ pub enum PipelineError {
     /// The source cannot be reached or read.
     #[error(transparent)]
     Source(Arc<SourceError>),
-    /// A file that its settings name is of no use: it waits for an operator and a restart, and its outbox keeps what is in it.
+    /// A file that its settings name is of no use: it waits for an operator and a reload, and its outbox keeps what is in it.
     #[error("it cannot be set up")]
     Setup(#[source] Arc<RestError>),
     /// A defect: a loop panicked. Everything committed is on the disk.
@@ -91,7 +99,8 @@ pub enum DaemonError {
     },
 }
 
-/// Runs the pipelines of all enabled destinations until `stop`, or until all is delivered.
+/// Runs the pipelines of all enabled destinations until `stop`, or until all is delivered. What comes in at `changes` is the configuration from
+/// then on, as far as it can change while running.
 ///
 /// # Errors
 /// Only when nothing could be started; what befalls a pipeline is in its [`Summary`].
@@ -100,42 +109,209 @@ pub async fn run(
     source: &config::Source,
     mode: Mode,
     stop: &CancellationToken,
+    mut changes: mpsc::Receiver<Config>,
 ) -> Result<Vec<Summary>, DaemonError> {
     let data_dir = DataDir::own(&config.gateway.data_dir, rand::random)?;
-    let mut pipelines = Vec::new();
-    let mut refused = Vec::new();
-    for destination in config.destinations.iter().filter(|destination| destination.enabled) {
-        match Pipeline::new(config, source, destination, &data_dir, mode) {
-            Ok(pipeline) => pipelines.push(revive(Arc::new(pipeline), stop.clone())),
-            Err(DaemonError::Destination { name, cause }) => refused.push((name, cause)),
-            Err(error @ (DaemonError::DataDir(_) | DaemonError::Source(_))) => return Err(error),
-        }
-    }
-    if pipelines.is_empty()
-        && let Some((name, cause)) = (!refused.is_empty()).then(|| refused.swap_remove(0))
-    {
-        return Err(DaemonError::Destination { name, cause });
-    }
-    for (name, cause) in &refused {
-        let error = crate::chain(cause);
-        tracing::error!(destination = name, error, "this destination cannot be set up: it waits for a restart, the others go on");
-    }
+    let board = Arc::new(Board::new(data_dir.path()));
+    let mut fleet = Fleet {
+        data_dir,
+        mode,
+        stop,
+        board: Arc::clone(&board),
+        lives: BTreeMap::new(),
+        refused: BTreeMap::new(),
+        tasks: JoinSet::new(),
+    };
+    fleet.adjust(config, source)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        source = %data_dir.source(),
-        data_dir = %data_dir.path().display(),
-        destinations = pipelines.len(),
+        source = %fleet.data_dir.source(),
+        data_dir = %fleet.data_dir.path().display(),
+        destinations = fleet.lives.len(),
         "packhorse runs"
     );
-    let mut summaries = futures_util::future::join_all(pipelines).await;
-    summaries.extend(refused.into_iter().map(|(destination, cause)| Summary {
-        destination,
-        outbox: None,
-        captured: None,
-        error: Some(PipelineError::Setup(Arc::new(cause))),
-    }));
+    let ended = CancellationToken::new();
+    let windows = windows(config, &board, mode, ended.clone());
+    let work = async {
+        let summaries = fleet.run(&mut changes).await;
+        ended.cancel();
+        summaries
+    };
+    let (mut summaries, ()) = tokio::join!(work, windows);
     summaries.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(summaries)
+}
+
+/// Whatever the daemon can be looked at through; that one of them does not open is told and changes nothing else.
+async fn windows(config: &Config, board: &Arc<Board>, mode: Mode, ended: CancellationToken) {
+    let socket = async {
+        match Socket::bind(&config.status.socket).await {
+            Ok(socket) => socket.serve(Arc::clone(board), ended.clone()).await,
+            Err(error) => tracing::warn!(error = crate::chain(&error), "commands cannot reach this daemon"),
+        }
+    };
+    let page = async {
+        let site = Site {
+            board: Arc::clone(board),
+            label: config.gateway.id.clone(),
+            token: config.status.token.as_ref().map(|token| token.expose().to_owned()),
+            stall_max: config.status.stall_after,
+            clock,
+        };
+        match mode {
+            // Whoever waits for its end does not look at a page.
+            Mode::Once => {}
+            Mode::Daemon => {
+                if let Err(error) = web::serve(config.status.listen, site, ended.clone()).await {
+                    tracing::warn!(listen = %config.status.listen, %error, "the status page cannot be served: set status.listen");
+                }
+            }
+        }
+    };
+    tokio::join!(socket, page, sampler::run(Arc::clone(board), clock, ended.clone()));
+}
+
+/// A pipeline as it was started.
+struct Life {
+    /// What it was started with: another one needs another life.
+    settings: (config::Destination, config::Source, String),
+    stop: CancellationToken,
+    /// Cancelled when it has ended.
+    ended: CancellationToken,
+}
+
+/// All pipelines.
+struct Fleet<'a> {
+    data_dir: DataDir,
+    mode: Mode,
+    stop: &'a CancellationToken,
+    board: Arc<Board>,
+    lives: BTreeMap<String, Life>,
+    /// Those that cannot be set up and have no life.
+    refused: BTreeMap<String, Arc<RestError>>,
+    tasks: JoinSet<Summary>,
+}
+
+impl Fleet<'_> {
+    /// Starts what is new, ends what is no longer there, and gives what has changed another life. A destination that cannot be set up goes on as
+    /// it was, or waits, and holds up no other.
+    ///
+    /// # Errors
+    /// When none can be set up, or the source's settings are of no use; nothing has changed then.
+    fn adjust(&mut self, config: &Config, source: &config::Source) -> Result<(), DaemonError> {
+        let wanted: Vec<_> = config.destinations.iter().filter(|destination| destination.enabled).collect();
+        // All of them first, so that settings of which none is of use change nothing.
+        let (mut changed, mut refused) = (Vec::new(), Vec::new());
+        for destination in &wanted {
+            let settings = ((*destination).clone(), source.clone(), config.gateway.id.clone());
+            if self.lives.get(&destination.name).is_some_and(|life| life.settings == settings) {
+                continue;
+            }
+            let helm = self.board.desks().iter().find(|desk| desk.name == destination.name).map(|desk| Arc::clone(&desk.helm));
+            match Pipeline::new(config, source, destination, &self.data_dir, self.mode, helm.clone()) {
+                Ok(pipeline) => changed.push((pipeline, settings)),
+                Err(DaemonError::Destination { name, cause }) => {
+                    let folder = self.data_dir.outbox(&name);
+                    refused.push((Arc::new(desk(source, destination, &folder, Drained::Yes, helm)), cause));
+                }
+                Err(error @ (DaemonError::DataDir(_) | DaemonError::Source(_))) => return Err(error),
+            }
+        }
+        if refused.len() == wanted.len()
+            && let Some((desk, cause)) = (!refused.is_empty()).then(|| refused.swap_remove(0))
+        {
+            return Err(DaemonError::Destination { name: desk.name.clone(), cause });
+        }
+        let known = self.lives.keys().chain(self.refused.keys());
+        let gone: Vec<_> = known.filter(|name| !wanted.iter().any(|destination| destination.name == **name)).cloned().collect();
+        for name in gone {
+            tracing::info!(destination = name, "is not served any more");
+            self.board.remove(&name);
+            if let Some(life) = self.lives.remove(&name) {
+                life.stop.cancel();
+            }
+        }
+        self.refused.clear();
+        for (desk, cause) in refused {
+            self.refuse(desk, cause);
+        }
+        for (pipeline, settings) in changed {
+            let before = self.lives.remove(&pipeline.desk.name);
+            if let Some(life) = &before {
+                life.stop.cancel();
+            }
+            let life = Life { settings, stop: self.stop.child_token(), ended: CancellationToken::new() };
+            self.board.put(Arc::clone(&pipeline.desk));
+            let (stop, ended, name) = (life.stop.clone(), life.ended.clone(), pipeline.desk.name.clone());
+            self.tasks.spawn(async move {
+                // Two lives of one outbox do not overlap.
+                if let Some(before) = before {
+                    before.ended.cancelled().await;
+                }
+                let summary = revive(Arc::new(pipeline), stop).await;
+                ended.cancel();
+                summary
+            });
+            self.lives.insert(name, life);
+        }
+        Ok(())
+    }
+
+    /// A destination that cannot be set up: it goes on as it was, or is shown as one that is not served.
+    fn refuse(&mut self, desk: Arc<Desk>, cause: RestError) {
+        let (name, error) = (desk.name.clone(), crate::chain(&cause));
+        if self.lives.contains_key(&name) {
+            tracing::error!(
+                destination = name,
+                error,
+                "this destination's new settings cannot be used: it goes on with the old ones"
+            );
+            return;
+        }
+        tracing::error!(destination = name, error, "this destination cannot be set up: it waits for a reload, the others go on");
+        desk.set(Slot::Closed(format!("it cannot be set up: {error}")));
+        self.board.put(desk);
+        self.refused.insert(name, Arc::new(cause));
+    }
+
+    /// Until every pipeline has ended.
+    async fn run(&mut self, changes: &mut mpsc::Receiver<Config>) -> Vec<Summary> {
+        let mut summaries = BTreeMap::new();
+        let mut open = true;
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => match ended {
+                    None => break,
+                    Some(Ok(summary)) => { summaries.insert(summary.destination.clone(), summary); }
+                    // A pipeline's own defects are caught where it is revived.
+                    Some(Err(defect)) => tracing::error!(%defect, "a pipeline was lost"),
+                },
+                config = changes.recv(), if open && !self.stop.is_cancelled() => match config {
+                    None => open = false,
+                    Some(config) => self.change(&config),
+                },
+            }
+        }
+        for (destination, cause) in std::mem::take(&mut self.refused) {
+            let error = Some(PipelineError::Setup(cause));
+            summaries.insert(destination.clone(), Summary { destination, outbox: None, captured: None, error });
+        }
+        summaries.into_values().collect()
+    }
+
+    /// A new configuration; one that cannot be used leaves everything as it is.
+    fn change(&mut self, config: &Config) {
+        let adjusted = config.need_source().map_err(|error| crate::chain(&error)).and_then(|source| {
+            if !config.destinations.iter().any(|destination| destination.enabled) {
+                return Err("no [[destination]] is enabled".to_owned());
+            }
+            self.adjust(config, source).map_err(|error| crate::chain(&error))
+        });
+        match adjusted {
+            Ok(()) => tracing::info!(destinations = self.lives.len(), "the configuration was reloaded"),
+            Err(error) => tracing::error!(error, "the new configuration cannot be used: the old one stays"),
+        }
+    }
 }
 
 /// Runs a pipeline in a task of its own: a defect that ends it is told, and as a daemon it is begun again.
@@ -149,6 +325,7 @@ async fn revive(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Summary {
             Some(Err(defect)) => defect.to_string(),
             None => "it ended without a word".to_owned(),
         };
+        pipeline.desk.set(Slot::Closed(format!("a defect stopped it: {defect}")));
         tracing::error!(destination = pipeline.name, defect, "a defect stopped this pipeline; what was committed is on the disk");
         if pipeline.mode == Mode::Once || stop.is_cancelled() {
             let error = Some(PipelineError::Defect(defect));
@@ -164,6 +341,7 @@ async fn revive(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Summary {
 struct Pipeline {
     name: String,
     path: std::path::PathBuf,
+    desk: Arc<Desk>,
     mode: Mode,
     open: OpenOptions,
     source: mysql::Options,
@@ -180,6 +358,7 @@ impl Pipeline {
         destination: &config::Destination,
         data_dir: &DataDir,
         mode: Mode,
+        helm: Option<Arc<Helm>>,
     ) -> Result<Self, DaemonError> {
         let name = destination.name.clone();
         let sink = RestSink::new(rest_options(destination, data_dir.source()));
@@ -187,8 +366,10 @@ impl Pipeline {
         let source_options = mysql_options(source);
         // A bad url is told now, not by a loop that tries it for ever.
         MysqlSource::new(source_options.clone())?;
+        let path = data_dir.outbox(&name);
+        let desk = Arc::new(desk(source, destination, &path, Drained::Yes, helm));
         Ok(Self {
-            path: data_dir.outbox(&name),
+            path,
             mode,
             open: OpenOptions { destination: name.clone(), source: data_dir.source(), epoch: Epoch(rand::random()) },
             name,
@@ -218,8 +399,11 @@ impl Pipeline {
                 pushstatus_interval: scaled(destination.pushstatus_interval),
                 label: config.gateway.id.clone(),
                 clock,
+                new_epoch: || Epoch(rand::random()),
+                helm: Arc::clone(&desk.helm),
             },
             backoff_min: scaled(destination.backoff_min),
+            desk,
         })
     }
 
@@ -235,6 +419,7 @@ impl Pipeline {
                 Err(error) => error,
             };
             let text = crate::chain(&error);
+            self.desk.set(Slot::Closed(text.clone()));
             if self.mode == Mode::Once || stop.is_cancelled() {
                 tracing::error!(destination = self.name, error = text, "the outbox failed");
                 summary.error = Some(PipelineError::Store(Arc::new(error)));
@@ -270,11 +455,22 @@ impl Pipeline {
         // Each store that is made gets a life of its own, also the second one of this process (I3).
         let options = OpenOptions { epoch: Epoch(rand::random()), ..self.open.clone() };
         let path = self.path.clone();
+        self.desk.set(Slot::Opening);
         let outbox = match tokio::task::spawn_blocking(move || Outbox::open(&path, &options)).await {
             Ok(opened) => opened?,
             Err(defect) => std::panic::resume_unwind(defect.into_panic()),
         };
-        let result = self.join_loops(&outbox, stop, summary).await;
+        self.desk.set(Slot::Open(outbox.clone()));
+        let result = loop {
+            let result = self.join_loops(&outbox, stop, summary).await;
+            // With an end: what a receiver turns out to have lost, when everything was captured, is still to be captured once more.
+            let is_lost = outbox.snapshot().streams.iter().any(|state| state.elsewhere.again.is_some());
+            let goes_on = result.is_ok() && summary.captured.is_some_and(|report| report.complete) && !stop.is_cancelled();
+            if self.mode == Mode::Daemon || !is_lost || !goes_on {
+                break result;
+            }
+        };
+        self.desk.set(Slot::Closed("packhorse is stopping".to_owned()));
         summary.outbox = Some(outbox.snapshot());
         // Closing syncs, which takes its time on a slow disk.
         let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;
@@ -314,6 +510,21 @@ impl Pipeline {
         }
         Ok(())
     }
+}
+
+/// A destination's desk, as its settings have it.
+pub fn desk(
+    source: &config::Source,
+    destination: &config::Destination,
+    folder: &Path,
+    drained: Drained,
+    helm: Option<Arc<Helm>>,
+) -> Desk {
+    let limits =
+        Limits { outbox_bytes_max: destination.outbox_max_bytes, disk_reserve_bytes: source.disk_reserve_bytes, drained, clock };
+    let options = mysql_options(source);
+    let connect = Box::new(move || MysqlSource::new(options.clone()).map(|source| Box::new(source) as Box<dyn Source>));
+    Desk::new(&destination.name, folder, limits, connect, helm)
 }
 
 /// How the source is reached.

@@ -15,6 +15,7 @@
 mod ballast;
 mod compact;
 pub mod data_dir;
+pub mod elsewhere;
 pub mod format;
 pub mod ledger;
 mod ledger_file;
@@ -22,10 +23,12 @@ pub mod look;
 mod parked;
 mod places;
 mod recover;
+pub mod remains;
 mod removal;
 mod salvage;
 mod sidecar;
 mod store;
+pub mod verbs;
 mod writer;
 
 use std::{
@@ -41,6 +44,7 @@ use self::{ballast::Room, compact::Need, sidecar::Keeper, store::Store, writer::
 pub use self::{
     compact::Compacted,
     data_dir::{DataDir, DataDirError},
+    elsewhere::{Again, Doubted, Elsewhere, Image, Mark},
     format::{CreateIntent, Extent, Intent, Meta, Notes, Parked, Reason, StreamState},
     ledger::{Entry, LedgerChange, LedgerState, Repeats, Side},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
@@ -90,6 +94,12 @@ impl Batch {
     /// The seq after its last row.
     pub fn end(&self) -> Seq {
         self.first.plus(self.rows.len() as u64)
+    }
+
+    /// One of its rows alone.
+    #[must_use]
+    pub fn only(&self, row: usize) -> Self {
+        Self { first: self.first.plus(row as u64), rows: self.rows.pick(&[row]), ..*self }
     }
 
     /// The run that it stands for, sent in that way.
@@ -278,11 +288,6 @@ impl Outbox {
         self.0.durable.borrow().clone()
     }
 
-    /// Whatever of a stream is captured up to its watermark from now on may be there already: rows of it were appended that nobody counted.
-    pub async fn expect_repeats(&self, stream: Stream) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.expect_repeats(store, stream)).await
-    }
-
     /// Sets where a stream's capture begins; does nothing once that has been decided.
     pub async fn start(&self, stream: Stream, position: Position) -> Result<(), StoreError> {
         self.change(move |store, writer| writer.start(store, stream, position, Repeats::None)).await
@@ -329,8 +334,15 @@ impl Outbox {
     }
 
     /// Changes what is known of a ledger as a whole.
-    pub async fn set_ledger(&self, stream: Stream, state: LedgerState) -> Result<(), StoreError> {
-        self.change(move |store, writer| writer.set_ledger(store, stream, store::Change::default(), state)).await
+    pub async fn set_ledger(&self, stream: Stream, mut state: LedgerState) -> Result<(), StoreError> {
+        self.change(move |store, writer| {
+            // Rows may have been appended again since this was looked at.
+            if let Repeats::UpTo(last) = &writer.ledger(stream).repeats {
+                state.repeats = state.repeats.and_up_to(last);
+            }
+            writer.set_ledger(store, stream, store::Change::default(), state)
+        })
+        .await
     }
 
     /// Merges old entries of the ledger to days and months, in commits of bounded size.
@@ -391,8 +403,23 @@ impl Outbox {
         next: impl IntoIterator<Item = Intent>,
         at: Micros,
     ) -> Result<(), StoreError> {
+        self.settle_taken(batch, aside, next, None, at).await
+    }
+
+    /// The same, of rows that a packhorse receiver has taken up to a seq.
+    ///
+    /// # Panics
+    /// As [`settle`](Self::settle).
+    pub async fn settle_taken(
+        &self,
+        batch: Batch,
+        aside: Vec<SetAside>,
+        next: impl IntoIterator<Item = Intent>,
+        taken: Option<Seq>,
+        at: Micros,
+    ) -> Result<(), StoreError> {
         let next: Vec<Intent> = next.into_iter().collect();
-        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, at)).await?;
+        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, taken, at)).await?;
         let shared = Arc::clone(&self.0);
         off_thread(move || {
             shared.compact_if_due(Need::Tidiness);

@@ -226,6 +226,8 @@ pub struct Bounds {
     pub first: Seq,
     /// The seq after its last.
     pub end: Seq,
+    /// The highest seq of that epoch that the destination took, where it is one that says so.
+    pub taken: Option<Seq>,
 }
 
 /// Rows ready to be sent: every reference in them is the destination's.
@@ -318,8 +320,8 @@ pub enum Presence {
     There,
     /// It has not.
     Absent,
-    /// Another of the rows that were asked about has the same key there, and the destination keeps one row a key: sent or not, this one
-    /// is not to be told from that one.
+    /// The destination keeps one row a key, and has another one with the key of this one; or another of the rows that were asked about has
+    /// that key.
     Merged,
 }
 

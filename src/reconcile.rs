@@ -30,8 +30,8 @@ use self::{
 };
 use crate::{
     capture,
-    domain::{Catalog, Freshness, Micros, Outcome, Position, Rows, Stream, Verdict},
-    outbox::{Captured, Outbox, StoreError},
+    domain::{Catalog, Micros, Outcome, Position, Rows, Stream, Verdict},
+    outbox::{Outbox, StoreError},
     ports::{BucketRequest, Buckets, Presence, Sink, Source, SourceError, Traffic},
 };
 
@@ -517,11 +517,8 @@ impl Look<'_> {
         let needed = capture::needed(&rows, &catalog, &snapshot.catalog);
         self.catalog = Some(catalog);
         let (stream, count) = (rows.stream(), rows.len() as u64);
-        let watermark = snapshot.stream(stream).watermark.clone();
-        let at = (self.options.clock)();
         // Some may have been committed late, and are yet to be found by an audit.
-        self.outbox.expect_repeats(stream).await?;
-        self.outbox.append(Captured { rows, watermark, catalog: needed, freshness: Freshness::Repeat, at }).await?;
+        self.outbox.append_again(rows, needed, (self.options.clock)()).await?;
         self.queued += count;
         self.report.totals(stream).queued += count;
         Ok(())

@@ -276,7 +276,7 @@ impl RestSink {
     fn leave_unsound(&self, answer: &Answer) {
         match answer {
             Answer::Status(status) if status.code < 500 => return,
-            Answer::RowsRefused { .. } => return,
+            Answer::RowsRefused { .. } | Answer::RowsLost { .. } => return,
             Answer::Status(_)
             | Answer::NoConnection { .. }
             | Answer::BrokenAfterSend { .. }
@@ -298,8 +298,8 @@ impl RestSink {
             headers.insert(wire::PLAIN_HEADER, header::HeaderValue::from_static("1"));
             return headers;
         }
-        let Bounds { source, generation, epoch, first, end } = *bounds;
-        let run = wire::Run { source, generation, epoch, stream, first, end, cursor: first };
+        let Bounds { source, generation, epoch, first, end, taken } = *bounds;
+        let run = wire::Run { source, generation, epoch, stream, first, end, cursor: first, taken };
         for (name, text) in run.headers() {
             if let Ok(value) = header::HeaderValue::from_str(&text) {
                 headers.insert(name, value);

@@ -17,10 +17,14 @@
 mod ask;
 pub mod collide;
 pub mod doubt;
+mod front;
+pub mod helm;
 pub mod isolate;
 mod isolating;
+mod journal;
 pub mod pace;
 pub mod prepare;
+pub mod told;
 mod wait;
 
 use std::{
@@ -29,24 +33,25 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     ask::Asked,
-    collide::Frontier,
     doubt::{Doubt, Sent},
-    isolate::Convict,
+    front::{Front, Standing},
+    helm::{Doing, Helm},
     isolating::Begin,
+    journal::OutboxJournal,
     pace::{Aim, Pace, Sample},
     prepare::Prepared,
+    told::Judged,
 };
 use crate::{
-    catalog::{self, Journal, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
-    domain::{Catalog, Entity, Freshness, Generation, LocalRef, Micros, Outcome, RemoteId, Retry, Seq, Stream, Trace, Verdict},
+    catalog::{self, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
+    domain::{Catalog, Epoch, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
     edge::{self, scaled},
-    outbox::{Batch, CreateIntent, Extent, Intent, Outbox, Snapshot, StoreError},
+    outbox::{Batch, Extent, Intent, Outbox, Snapshot, StoreError},
     ports::{Delivered, Sink},
 };
 
@@ -87,6 +92,10 @@ pub struct Options {
     pub label: String,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
+    /// A random epoch, never given before.
+    pub new_epoch: fn() -> Epoch,
+    /// Where it says what it is doing, and hears what an operator wants.
+    pub helm: Arc<Helm>,
 }
 
 /// Sends until stopped or, with `captured`, until that is cancelled (nothing more will be appended) and nothing is pending.
@@ -123,10 +132,12 @@ pub async fn run(
         fronts: Stream::ALL.map(|_| Front::default()),
     };
     // Every await may be the last: what a request came to is then unknown, and its intent is on the disk.
-    tokio::select! {
+    let result = tokio::select! {
         result = sender.run() => result,
         () = stop.cancelled() => Ok(()),
-    }
+    };
+    options.helm.tell(Doing::Stopped);
+    result
 }
 
 struct Sender<'a> {
@@ -160,46 +171,6 @@ struct Sender<'a> {
     fronts: [Front; Stream::ALL.len()],
 }
 
-/// How a stream stands at its cursor.
-struct Front {
-    /// What may have arrived.
-    doubt: Option<Doubt>,
-    /// The server may be busy with it until then.
-    ready: Instant,
-    standing: Standing,
-    /// What was delivered in this life.
-    frontier: Frontier,
-    /// What was refused as a group when last seen, and is likely to be refused again.
-    convicts: BTreeSet<Convict>,
-}
-
-impl Default for Front {
-    fn default() -> Self {
-        Self {
-            doubt: None,
-            ready: Instant::now(),
-            standing: Standing::Well,
-            frontier: Frontier::default(),
-            convicts: BTreeSet::new(),
-        }
-    }
-}
-
-/// What the refusals of a stream's requests have led to, since one was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// There was none.
-    Well,
-    /// So many errors (500), which may be the server's own.
-    Failing(u32),
-    /// The catalog is looked at before anything is sent again.
-    CatalogDoubted,
-    /// The catalog was in step, and still it was refused: rows are tried apart.
-    RowsDoubted,
-    /// So many times in a row single records were refused, and none accepted: the server is at fault.
-    ServerDoubted(usize),
-}
-
 /// So many errors in a row may be the server's own.
 const FAILURES: u32 = 3;
 
@@ -211,6 +182,17 @@ impl Sender<'_> {
         self.leftover();
         let mut next = None;
         loop {
+            if self.act().await? {
+                next = None;
+            }
+            tokio::select! {
+                () = self.options.helm.while_paused() => {}
+                () = end_of_capture(self.captured) => {}
+            }
+            if self.captured.is_some_and(CancellationToken::is_cancelled) && self.options.helm.is_paused() {
+                // With an end, a pause ends it: nobody is there who would resume.
+                return Ok(());
+            }
             if self.catalog_due() && !self.sync_catalog().await? {
                 continue;
             }
@@ -242,12 +224,16 @@ impl Sender<'_> {
     /// The runs that an earlier life of this program may have sent.
     fn leftover(&mut self) {
         let snapshot = self.outbox.snapshot();
+        for stream in Stream::ALL {
+            self.front_mut(stream).sent_up_to = snapshot.stream(stream).cursor;
+        }
         for intent in snapshot.intents.iter().flatten() {
             let cursor = snapshot.stream(intent.stream).cursor;
             let patience = self.patience(intent.end.since(cursor) as usize);
             let front = self.front_mut(intent.stream);
             front.doubt = Doubt::of(*intent, cursor);
             front.ready = Instant::now() + patience;
+            front.sent_up_to = intent.end.max(cursor);
             // It goes first.
             self.last_stream = if intent.stream == Stream::Reading { Stream::NodeState } else { Stream::Reading };
         }
@@ -306,8 +292,9 @@ impl Sender<'_> {
             }
             Asked::Failed => return Ok(None),
         }
+        self.leave_taken(&batch, &mut prepared);
         if prepared.sent.is_empty() {
-            return self.settle(batch, &prepared).await;
+            return self.settle(batch, &prepared, None).await;
         }
         match self.front(stream).standing {
             Standing::RowsDoubted => return self.isolate(batch, prepared, Begin::Refused).await,
@@ -319,6 +306,18 @@ impl Sender<'_> {
         let delivered = self.deliver(&batch, &prepared.sent, &snapshot).await;
         let outcome = delivered.outcome;
         let rows = prepared.sent.len();
+        if let (Verdict::Refused, Some(told)) = (outcome.verdict, outcome.told.as_deref())
+            && !told.refused.is_empty()
+        {
+            match self.judge_each(&batch, &mut prepared, told) {
+                Judged::Parked => {
+                    self.all_well();
+                    let taken = Some(batch.end().minus_one());
+                    return self.settle(batch, &prepared, taken).await;
+                }
+                Judged::Again => {}
+            }
+        }
         match outcome.verdict {
             Verdict::Accepted => {
                 let answered = delivered.took.saturating_sub(delivered.uploaded);
@@ -326,7 +325,13 @@ impl Sender<'_> {
                 self.pace.accepted(stream, &sample);
                 self.front_mut(stream).standing = Standing::Well;
                 self.all_well();
-                self.settle(batch, &prepared).await
+                let taken = outcome.told.as_ref().map(|_| batch.end().minus_one());
+                self.settle(batch, &prepared, taken).await
+            }
+            // By our own measure: nothing was sent, and a smaller one is at once.
+            Verdict::TooLarge if rows > 1 && delivered.body_bytes > self.options.request_bytes_max => {
+                self.pace.too_large(rows);
+                Ok(None)
             }
             Verdict::TooLarge if rows > 1 && self.pace.too_large(rows) && outcome.trace == Trace::Nothing => Ok(None),
             Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => {
@@ -336,6 +341,10 @@ impl Sender<'_> {
                 // An error that was answered says nothing of the link.
                 if outcome.verdict == Verdict::Unknown && outcome.trace == Trace::Possible {
                     self.pace.slow_down();
+                }
+                if self.is_told(stream) && outcome.verdict == Verdict::NotStored {
+                    // What it has lost comes again; this request is as good as it was.
+                    return Ok(None);
                 }
                 self.judge(stream, &outcome);
                 self.wait_out(&outcome).await?;
@@ -356,16 +365,28 @@ impl Sender<'_> {
     }
 
     async fn deliver(&mut self, batch: &Batch, sent: &[usize], snapshot: &Snapshot) -> Delivered {
-        let delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
+        let state = snapshot.stream(batch.rows.stream());
+        let mut delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
+        delivery.bounds.epoch = state.epoch_elsewhere(batch.epoch);
+        delivery.bounds.taken = state.elsewhere.taken;
+        let (stream, rows, since) = (batch.rows.stream(), sent.len(), (self.options.clock)());
+        self.options.helm.tell(Doing::Sending { stream, rows, since });
+        let front = self.front_mut(stream);
+        let sent_up_to = front.sent_up_to.max(batch.first);
+        front.sent_up_to = sent_up_to.max(batch.end());
         edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
         edge::pass("deliver:answered");
         self.pace.sent(batch.rows.stream(), sent.len(), delivered.body_bytes);
+        self.options.helm.answered(&delivered, (self.options.clock)());
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = sent.len(), body_bytes = delivered.body_bytes,
             took_ms = delivered.took.as_millis() as u64,
             uploaded_ms = delivered.uploaded.as_millis() as u64, outcome = %delivered.outcome, "request"
         );
+        if let Some(told) = &delivered.outcome.told {
+            self.heed(stream, told, delivery.bounds.taken, sent_up_to);
+        }
         if delivered.outcome.verdict == Verdict::Accepted {
             // An answer, so it tells how long this server takes; what it took long ago counts less and less.
             self.slowest = delivered.answered.max(self.slowest * 7 / 8);
@@ -405,11 +426,17 @@ impl Sender<'_> {
         };
     }
 
-    /// Everything of a batch is there, or parked. Gives the next one.
-    async fn settle(&mut self, batch: Batch, prepared: &Prepared) -> Result<Option<Batch>, StoreError> {
+    /// Everything of a batch is there, or parked; up to a seq a packhorse receiver took it. Gives the next one.
+    async fn settle(&mut self, batch: Batch, prepared: &Prepared, taken: Option<Seq>) -> Result<Option<Batch>, StoreError> {
         let stream = batch.rows.stream();
         let is_asked = self.asks();
         let front = self.front_mut(stream);
+        front.taken.clear();
+        if taken.is_some()
+            && let Some(row) = prepared.sent.last()
+        {
+            front.proof = Some(batch.only(*row));
+        }
         front.doubt = front.doubt.take().and_then(|doubt| doubt.after(batch.end()));
         if is_asked {
             front.frontier.delivered(&batch.rows, (0..batch.rows.len()).filter(|row| !prepared.aside.contains_key(row)));
@@ -418,7 +445,8 @@ impl Sender<'_> {
         let next = self.lease(Some(batch.intent(Extent::Parts))).await?;
         let following =
             next.as_ref().filter(|next| rest.is_none() || next.rows.stream() != stream).and_then(|next| self.foreseen(next));
-        self.outbox.settle(batch, prepared.set_aside(), rest.into_iter().chain(following), (self.options.clock)()).await?;
+        let intents = rest.into_iter().chain(following);
+        self.outbox.settle_taken(batch, prepared.set_aside(), intents, taken, (self.options.clock)()).await?;
         Ok(next)
     }
 
@@ -454,6 +482,7 @@ impl Sender<'_> {
     /// Brings the destination's catalog in step, then lets rows return that were held for what is mapped now. `false` after trouble,
     /// which has been waited out.
     async fn sync_catalog(&mut self) -> Result<bool, StoreError> {
+        self.options.helm.tell(Doing::Syncing);
         let snapshot = self.outbox.snapshot();
         if let Some((before, _)) = &self.synced
             && before.iter().any(|(what, entity)| snapshot.catalog.get(what) != Some(entity))
@@ -535,6 +564,7 @@ impl Sender<'_> {
         for what in self.held.iter().filter(|what| synced.mappings.contains(**what)) {
             tracing::info!(%what, "no longer held");
         }
+        self.options.helm.set_conflicts(synced.held.iter().map(|held| (held.what.to_string(), held.why.clone())).collect());
         self.held = synced.held.iter().map(|held| held.what).collect();
         if self.noted.len() > NOTED_MAX {
             self.noted.clear();
@@ -581,8 +611,10 @@ impl Sender<'_> {
                 let _ = tokio::time::timeout(self.options.linger, enough).await;
             }
         };
+        self.options.helm.tell(Doing::Idle);
         tokio::select! {
             () = gather => {}
+            () = self.options.helm.flushed() => {}
             () = sleep_until(self.status_due) => {}
             () = sleep(scaled(HELD_RECHECK)) => {}
             () = end_of_capture(self.captured) => {}
@@ -595,6 +627,7 @@ impl Sender<'_> {
 
     fn all_well(&mut self) {
         self.retry.reset();
+        self.options.helm.all_well();
         if let Some((_, since)) = self.trouble.take() {
             // It may take now what it did not take before.
             self.refused.clear();
@@ -628,35 +661,6 @@ async fn end_of_capture(captured: Option<&CancellationToken>) {
 fn shortened_patience() -> Option<Duration> {
     let text = cfg!(debug_assertions).then(|| std::env::var("PACKHORSE_TEST_PATIENCE_MS").ok()).flatten()?;
     text.parse().ok().map(Duration::from_millis)
-}
-
-/// What the catalog sync must not forget across a crash is kept in the outbox.
-struct OutboxJournal<'a> {
-    outbox: &'a Outbox,
-    /// Whose entities are brought over: the source may become another one meanwhile.
-    generation: Generation,
-    /// The slowest answer before this sync.
-    slowest: Duration,
-}
-
-#[async_trait]
-impl Journal for OutboxJournal<'_> {
-    async fn about_to_create(&mut self, what: LocalRef, slowest: Duration) -> Result<(), JournalError> {
-        let patience = (slowest.max(self.slowest) * 3).clamp(EARLIER_LIFE, EARLIER_LIFE_MAX);
-        let intent = CreateIntent { what, patience_ms: patience.as_millis() as u32 };
-        self.outbox.intend_create(Some(intent)).await.map_err(|error| JournalError(Box::new(error)))
-    }
-
-    async fn settled(
-        &mut self,
-        mapped: &[(LocalRef, RemoteId)],
-        brought: &[(LocalRef, Entity<RemoteId>)],
-    ) -> Result<(), JournalError> {
-        self.outbox
-            .map_as(self.generation, mapped.to_vec(), brought.to_vec())
-            .await
-            .map_err(|error| JournalError(Box::new(error)))
-    }
 }
 
 #[cfg(test)]

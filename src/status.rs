@@ -1,21 +1,43 @@
-//! What an operator wants to know of an outbox, gathered once and shown in every form: tables, JSON, later the page and the metrics.
+//! What an operator wants to know of an outbox, gathered once and shown in every form: tables, JSON, the page, the metrics.
 //!
 //! The one rule: figures come from what is durable, never from what a loop believes.
 
+pub mod board;
+pub mod chart;
+pub mod history;
+pub mod lines;
+pub mod metrics;
+pub mod page;
+pub mod sampler;
+pub mod sentence;
+pub mod socket;
+pub mod web;
+
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    domain::{Micros, Seq, Stream},
-    outbox::{Outbox, StoreError},
+    domain::{Micros, Position, Seq, Stream, Verdict},
+    outbox::{Outbox, Snapshot, StoreError, remains::Remains},
+    sender::helm::{Doing, Helm},
 };
 
 /// One destination's outbox.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DestinationStatus {
     /// The destination's name.
     pub destination: String,
+    /// What the sender is doing.
+    pub state: State,
+    /// The same for people, with what matters of the rest.
+    pub sentence: String,
+    /// Until the next try, where one is waited for.
+    pub next_try_seconds: Option<u64>,
+    /// Rows that the destination takes a second, of late.
+    pub rows_per_second: Option<f64>,
+    /// How long what waits is going to take at that rate.
+    pub eta_seconds: Option<u64>,
     /// The outbox's life, 16 hexadecimal digits.
     pub epoch: String,
     /// Records that wait, over all streams.
@@ -38,8 +60,73 @@ pub struct DestinationStatus {
     pub held: Vec<Held>,
 }
 
+/// What becomes of the rows that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nobody runs.
+    Stopped,
+    /// The outbox does not open: it is damaged, or its disk fails.
+    Closed,
+    /// The sender has not begun yet.
+    Starting,
+    /// The destination's catalog is being brought in step.
+    Syncing,
+    /// A request is in flight.
+    Sending,
+    /// Nothing waits, or a trickle is being gathered.
+    Idle,
+    /// The next try is waited for.
+    Waiting,
+    /// The next try is waited for, and it will not help: a human is needed.
+    Stuck,
+    /// An operator paused it.
+    Paused,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Stopped,
+        Self::Closed,
+        Self::Starting,
+        Self::Syncing,
+        Self::Sending,
+        Self::Idle,
+        Self::Waiting,
+        Self::Stuck,
+        Self::Paused,
+    ];
+
+    /// Its name in JSON and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Closed => "closed",
+            Self::Starting => "starting",
+            Self::Syncing => "syncing",
+            Self::Sending => "sending",
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Stuck => "stuck",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// What a running sender adds to what its outbox says.
+#[derive(Clone, Copy, Debug)]
+pub enum Sender<'a> {
+    /// It runs; what it has delivered a second of late.
+    Runs(&'a Helm, Option<f64>),
+    /// Nobody runs.
+    Stopped,
+    /// Nobody runs, and an operator paused it.
+    Paused,
+}
+
 /// Trouble with a destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     /// When it began, UTC.
     pub since: String,
@@ -48,7 +135,7 @@ pub struct Trouble {
 }
 
 /// Rows that wait for an entity.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// The entity, for example "House 3".
     pub entity: String,
@@ -57,7 +144,7 @@ pub struct Held {
 }
 
 /// One stream of an outbox.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StreamStatus {
     /// Its name.
     pub stream: Stream,
@@ -79,14 +166,19 @@ pub struct StreamStatus {
     pub oldest_captured_at: Option<String>,
 }
 
+/// Where capture stands in each stream, in the order of [`Stream::ALL`].
+pub fn watermarks(snapshot: &Snapshot) -> Vec<Position> {
+    Stream::ALL.map(|stream| snapshot.stream(stream).watermark.clone()).to_vec()
+}
+
 /// Gathers an outbox's status as of `now` (the gateway's clock).
-pub async fn gather(outbox: &Outbox, now: Micros) -> Result<DestinationStatus, StoreError> {
+pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<DestinationStatus, StoreError> {
     let snapshot = outbox.snapshot();
     let mut streams = Vec::new();
     let mut oldest: Option<Micros> = None;
     for stream in Stream::ALL {
         let state = snapshot.stream(stream);
-        let captured_at = outbox.oldest(stream).await?.map(|header| header.captured_at);
+        let captured_at = oldest_captured(outbox, stream).await?;
         oldest = oldest.into_iter().chain(captured_at).min();
         streams.push(StreamStatus {
             stream,
@@ -100,10 +192,25 @@ pub async fn gather(outbox: &Outbox, now: Micros) -> Result<DestinationStatus, S
             oldest_captured_at: captured_at.map(|at| at.to_string()),
         });
     }
-    Ok(DestinationStatus {
+    let pending = snapshot.pending();
+    let (state, next_try, rows_per_second) = match sender {
+        Sender::Stopped => (State::Stopped, None, None),
+        Sender::Paused => (State::Paused, None, None),
+        Sender::Runs(helm, rate) => {
+            let (state, next_try) = doing(helm, now);
+            (state, next_try, rate)
+        }
+    };
+    let eta = rows_per_second.filter(|rate| *rate > 0.0 && pending > 0).map(|rate| (pending as f64 / rate).ceil() as u64);
+    let mut status = DestinationStatus {
         destination: snapshot.meta.destination.clone(),
+        state,
+        sentence: String::new(),
+        next_try_seconds: next_try,
+        rows_per_second,
+        eta_seconds: eta,
         epoch: snapshot.meta.epoch.to_string(),
-        pending: snapshot.pending(),
+        pending,
         parked: snapshot.parked(),
         pending_bytes: snapshot.live_bytes(),
         disk_bytes: outbox.disk_bytes(),
@@ -112,7 +219,84 @@ pub async fn gather(outbox: &Outbox, now: Micros) -> Result<DestinationStatus, S
         last_error: snapshot.notes.last_trouble.clone().map(|(since, text)| Trouble { since: since.to_string(), text }),
         streams,
         held: snapshot.held.iter().map(|(what, held)| Held { entity: what.to_string(), rows: held.rows }).collect(),
-    })
+    };
+    let doing = match sender {
+        Sender::Runs(helm, _) => Some((helm.doing(), helm.trouble_since())),
+        Sender::Stopped | Sender::Paused => None,
+    };
+    status.sentence = sentence::sentence(&status, doing.as_ref().map(|(doing, since)| (doing, *since)), now);
+    Ok(status)
+}
+
+/// When the oldest record that waits was captured. It may be sent while this looks: then the next one counts.
+async fn oldest_captured(outbox: &Outbox, stream: Stream) -> Result<Option<Micros>, StoreError> {
+    let page = outbox.browse(stream, Seq(0), 1).await?;
+    Ok(page.map(|page| page.captured_at))
+}
+
+/// What a sender's doing comes to, and how long it waits yet.
+fn doing(helm: &Helm, now: Micros) -> (State, Option<u64>) {
+    match helm.doing() {
+        Doing::Waiting { outcome, until } => {
+            let state = match outcome.verdict {
+                Verdict::Misconfigured | Verdict::Refused => State::Stuck,
+                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge => State::Waiting,
+            };
+            (state, Some(until.since(now).as_secs()))
+        }
+        Doing::Sending { .. } => (State::Sending, None),
+        Doing::Starting | Doing::Syncing | Doing::Idle | Doing::Paused | Doing::Stopped if helm.is_paused() => {
+            (State::Paused, None)
+        }
+        Doing::Starting => (State::Starting, None),
+        Doing::Syncing => (State::Syncing, None),
+        Doing::Idle => (State::Idle, None),
+        Doing::Paused => (State::Paused, None),
+        Doing::Stopped => (State::Stopped, None),
+    }
+}
+
+/// The status of an outbox that is not open, as far as it can be told: of what a copy of it still holds, or of nothing.
+pub fn of_closed(destination: &str, why: &str, remains: Option<&Remains>, now: Micros) -> DestinationStatus {
+    let left = remains.map(Remains::left);
+    let streams = Stream::ALL.map(|stream| {
+        let place = usize::from(stream.number());
+        StreamStatus {
+            stream,
+            pending: left.map_or(0, |left| left.pending[place]),
+            acked: 0,
+            parked: left.map_or(0, |left| left.parked[place]),
+            cursor: Seq(0),
+            next: Seq(0),
+            watermark: "unknown".to_owned(),
+            behind_source: None,
+            oldest_captured_at: left.and_then(|left| left.oldest).map(|at| at.to_string()),
+        }
+    });
+    let lost = left.map_or(0, |left| left.lost_chunks);
+    let readable = match (left, lost) {
+        (None, _) => String::new(),
+        (Some(_), 0) => "; the figures are those of what can still be read of a copy".to_owned(),
+        (Some(_), lost) => format!("; the figures are those of what can still be read of a copy, {lost} chunks cannot"),
+    };
+    DestinationStatus {
+        destination: destination.to_owned(),
+        state: State::Closed,
+        sentence: format!("{why}{readable}"),
+        next_try_seconds: None,
+        rows_per_second: None,
+        eta_seconds: None,
+        epoch: remains.and_then(Remains::epoch).map_or_else(|| "unknown".to_owned(), |epoch| epoch.to_string()),
+        pending: streams.iter().map(|stream| stream.pending).sum(),
+        parked: streams.iter().map(|stream| stream.parked).sum(),
+        pending_bytes: 0,
+        disk_bytes: 0,
+        oldest_age_seconds: left.and_then(|left| left.oldest).map(|at| now.since(at).as_secs()),
+        last_success: None,
+        last_error: None,
+        streams: streams.to_vec(),
+        held: Vec::new(),
+    }
 }
 
 /// Which limits of an alarm a status crosses, as sentences; none when all is well.

@@ -143,11 +143,16 @@ impl Trial {
     }
 
     async fn end(&self, gateway: &Gateway) {
-        assert_exit(&gateway.output(&["run", "--once", "--deadline", "300s"]).await, 0);
+        let deadline = if is_long() { "30min" } else { "300s" };
+        assert_exit(&gateway.output(&["run", "--once", "--deadline", deadline]).await, 0);
         let comparison = compare(&self.source, self.central.database()).await;
         println!("{} faults met a request\n{comparison}", self.link.faults_met());
         comparison.assert_equal();
     }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("PACKHORSE_LONG").is_some_and(|long| !long.is_empty())
 }
 
 fn seed() -> u64 {
@@ -162,10 +167,11 @@ async fn mixed_at_random(manner: &'static str, schema: Schema) {
     let mut trial = Trial::set(manner, schema).await;
     let gateway = trial.gateway().with_request_max("4KiB");
     let mut daemon = gateway.spawn(&["-q", "run"]);
-    let lasts = if std::env::var_os("PACKHORSE_LONG").is_some() { Duration::from_mins(10) } else { Duration::from_secs(20) };
+    // In ten minutes as many rows as such small requests carry.
+    let (lasts, packets) = if is_long() { (Duration::from_mins(10), 1..15) } else { (Duration::from_secs(20), 1..60) };
     let began = Instant::now();
     while began.elapsed() < lasts {
-        trial.insert(random.random_range(1..60)).await;
+        trial.insert(random.random_range(packets.clone())).await;
         if trial.link.faults_waiting() < 2 {
             let fault = faults(&mut random).choose(&mut random).unwrap().clone();
             trial.link.aim(if random.random_bool(0.8) { "POST /rest/bulk/" } else { "/rest/" }, fault);

@@ -203,6 +203,8 @@ async fn send(outbox: &Outbox, sink: &ModelSink, stop: &CancellationToken) {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || AT,
+        new_epoch: || Epoch(2),
+        helm: std::sync::Arc::default(),
     };
     let captured = CancellationToken::new();
     captured.cancel();

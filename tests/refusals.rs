@@ -63,6 +63,11 @@ async fn a_node_is_refused(manner: &'static str, schema: Schema) {
         assert!((0..rows.len()).all(|row| rows.bucket(row).unwrap().0 == node));
     }
     assert!(requests <= 45, "{requests} bulk requests for both streams and the sensors");
+    // When the cause is gone an operator has them tried again.
+    scene.central_sql("DROP TRIGGER refuseReading; DROP TRIGGER refuseNodeState").await;
+    assert_exit(&gateway.output(&["queue", "parked", "retry", "--all", "--yes"]).await, 0);
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 0);
+    scene.compare().await.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]

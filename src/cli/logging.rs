@@ -1,14 +1,22 @@
-//! The log: to standard error, as text for people and the journal or as JSON for machines.
+//! The log: to standard error, or the daemon's to a file that is rotated, as text for people and the journal or as JSON for machines.
 //!
 //! The one rule: at our levels only our own words; libraries are heard only when something is wrong.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _},
+    path::Path,
+    sync::{Mutex, OnceLock},
+};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use file_rotate::{ContentLimit, FileRotate, compression::Compression, suffix::AppendCount};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, fmt::writer::BoxMakeWriter, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 use super::Global;
-use crate::config::LogLevel;
+use crate::{config::LogLevel, daemon, status::lines::Keep};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,18 +44,67 @@ fn filter(level: LogLevel) -> String {
     format!("{libraries},sled=error,packhorse={level}")
 }
 
-/// Starts the log. Once for a process: later calls change nothing.
-pub fn start(level: LogLevel, format: LogFormat) {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::new(filter(level)));
-    let started = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+/// Where the filter of the running log can be changed.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// A log file is begun anew at this length, and so many before it are kept: a log that goes wrong does not fill the disk (I7).
+const FILE_BYTES_MAX: usize = 5 << 20;
+const FILES_BEFORE_MAX: usize = 5;
+
+/// Where the log goes.
+fn target(file: Option<&Path>) -> (BoxMakeWriter, bool, Option<io::Error>) {
+    let to_stderr = || (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal());
+    let Some(path) = file else {
+        let (writer, ansi) = to_stderr();
+        return (writer, ansi, None);
     };
-    if started.is_err() {
+    // Tried before, because the library that rotates it panics where there is no folder for it.
+    let tried = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    match tried.and_then(|()| File::options().create(true).append(true).open(path)) {
+        Ok(_) => {
+            let (before, limit) = (AppendCount::new(FILES_BEFORE_MAX), ContentLimit::BytesSurpassed(FILE_BYTES_MAX));
+            let file = FileRotate::new(path, before, limit, Compression::None, None);
+            (BoxMakeWriter::new(Mutex::new(file)), false, None)
+        }
+        Err(error) => {
+            let (writer, ansi) = to_stderr();
+            (writer, ansi, Some(error))
+        }
+    }
+}
+
+/// Starts the log to standard error. Once for a process: later calls change nothing.
+pub fn start(level: LogLevel, format: LogFormat) {
+    start_in(None, level, format);
+}
+
+/// The same into a file, where one is named.
+pub fn start_in(file: Option<&Path>, level: LogLevel, format: LogFormat) {
+    // What the page shows is kept whatever the log leaves out.
+    let kept = Keep { clock: daemon::clock }.with_filter(EnvFilter::new(filter(LogLevel::Info)));
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(filter(level)));
+    let (writer, ansi, failed) = target(file);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(ansi);
+    let lines = match format {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    if tracing_subscriber::registry().with(lines.with_filter(filter)).with(kept).try_init().is_err() {
         tracing::debug!("the log runs already");
+        return;
+    }
+    let _ = FILTER.set(handle);
+    if let (Some(error), Some(path)) = (failed, file) {
+        tracing::warn!(file = %path.display(), %error, "the log file cannot be written: the log goes to standard error");
+    }
+}
+
+/// Logs from another level on.
+pub fn change(level: LogLevel) {
+    if let Some(handle) = FILTER.get()
+        && let Err(error) = handle.reload(EnvFilter::new(filter(level)))
+    {
+        tracing::warn!(%error, "the level of the log could not be changed");
     }
 }
 

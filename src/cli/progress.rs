@@ -34,6 +34,30 @@ impl Progress {
         Self { shown }
     }
 
+    /// It is going to be so many, as is known by now.
+    pub fn expect(&mut self, rows: Option<u64>) {
+        match &mut self.shown {
+            Shown::Bar(shown) => {
+                if let Some(rows) = rows.filter(|rows| shown.length() != Some(*rows)) {
+                    if shown.length().is_none() {
+                        shown.finish_and_clear();
+                        *shown = bar(Some(rows));
+                    }
+                    shown.set_length(rows);
+                }
+            }
+            Shown::Lines { expected, .. } => *expected = rows,
+            Shown::Nothing => {}
+        }
+    }
+
+    /// Makes room for the answer.
+    pub fn clear(&mut self) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+
     /// So many rows are done.
     pub fn at(&mut self, rows: u64) {
         match &mut self.shown {
@@ -59,6 +83,13 @@ pub enum Verbosity {
     Quiet,
     /// Progress as well.
     Usual,
+}
+
+impl Verbosity {
+    /// As `-q` wants it.
+    pub fn of(global: &super::Global) -> Self {
+        if global.quiet > 0 { Self::Quiet } else { Self::Usual }
+    }
 }
 
 impl Drop for Progress {

@@ -1,20 +1,31 @@
-//! `packhorse queue`: what waits to be sent.
+//! `packhorse queue`: what waits to be sent, seen and steered.
 //!
-//! The one rule: the owner of the data directory is the only one who opens its outboxes, because opening writes.
+//! The one rule: the owner of the data directory is the only one who opens its outboxes, because opening writes. So a running daemon is asked
+//! over its socket, and only where none runs the files are opened; damaged ones are looked at as a copy.
 
 pub mod compact;
 pub mod drop;
+pub mod export;
 pub mod list;
+pub mod parked;
+pub mod repair;
+pub mod rewind;
+pub mod select;
+pub mod show;
 pub mod status;
+pub mod steer;
+pub mod table;
+mod way;
 
 use std::{io, path::Path};
 
 use clap::{Args, Subcommand};
 
+pub(super) use self::way::{Way, own};
 use super::{CliError, Context, Exit};
 use crate::{
     config::{Config, Destination},
-    outbox::{DataDir, DataDirError, Outbox, StoreError, look},
+    outbox::{DataDir, Outbox, StoreError, look},
 };
 
 /// Flags of `queue`.
@@ -26,12 +37,30 @@ pub struct QueueArgs {
 
 #[derive(Debug, Subcommand)]
 enum QueueCommand {
-    /// Show depth, bytes and age of what waits, for each destination
+    /// Show state, depth, bytes and age of what waits, for each destination
     Status(status::StatusArgs),
     /// Show records that wait, decoded, the oldest first
     List(list::ListArgs),
     /// Make the files of a stopped outbox as small as what they hold
     Compact(compact::CompactArgs),
+    /// Show one record, and what it points to
+    Show(show::ShowArgs),
+    /// Write records that wait, or are parked, as CSV or JSON Lines
+    Export(export::ExportArgs),
+    /// Look at rows that were set aside; let them return, or discard them
+    Parked(parked::ParkedArgs),
+    /// Send no more; capture goes on
+    Pause(steer::SteerArgs),
+    /// Send again after a pause
+    Resume(steer::SteerArgs),
+    /// Try now, without waiting for the next try
+    Flush(steer::SteerArgs),
+    /// Check every checksum, seq and count
+    Verify(steer::VerifyArgs),
+    /// Set a damaged outbox aside, and capture its rows from the source again
+    Repair(repair::RepairArgs),
+    /// Capture a period again
+    Rewind(rewind::RewindArgs),
     /// Remove the outbox of a destination that is no longer configured
     Drop(drop::DropArgs),
 }
@@ -43,29 +72,15 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
         QueueCommand::List(args) => list::run(args, context),
         QueueCommand::Compact(args) => compact::run(args, context),
         QueueCommand::Drop(args) => drop::run(args, context),
-    }
-}
-
-/// A data directory whose daemon is stopped; `None` when nothing has ever run there.
-pub(super) fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
-    let path = &config.gateway.data_dir;
-    if !path.join("source-id").exists() {
-        return match std::fs::metadata(path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cannot_look(path, cause)),
-            Ok(_) | Err(_) => Ok(None),
-        };
-    }
-    match DataDir::own(path, rand::random) {
-        Ok(data_dir) => Ok(Some(data_dir)),
-        Err(DataDirError::InUse { path, holder }) => {
-            let holder = holder.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-            let what = format!(
-                "packhorse{holder} is running on {}: in this version this command works while it is stopped",
-                path.display()
-            );
-            Err(CliError::Unreachable { what, cause: None })
-        }
-        Err(other) => Err(CliError::Failed { what: crate::chain(&other), cause: None }),
+        QueueCommand::Show(args) => show::run(args, context),
+        QueueCommand::Export(args) => export::run(args, context),
+        QueueCommand::Parked(args) => parked::run(args, context),
+        QueueCommand::Pause(args) => steer::run(steer::Word::Pause, args, context),
+        QueueCommand::Resume(args) => steer::run(steer::Word::Resume, args, context),
+        QueueCommand::Flush(args) => steer::run(steer::Word::Flush, args, context),
+        QueueCommand::Verify(args) => steer::verify(args, context),
+        QueueCommand::Repair(args) => repair::run(args, context),
+        QueueCommand::Rewind(args) => rewind::run(args, context),
     }
 }
 

@@ -3,11 +3,15 @@
 use std::{future::Future, time::Duration};
 
 use clap::Args;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, Context, Exit, say, stop_on_signals};
 use crate::{
-    config::units,
+    config::{Config, units},
     daemon::{self, DaemonError, Mode, PipelineError, Summary},
     domain::Stream,
     outbox::{DataDirError, Snapshot},
@@ -32,12 +36,12 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
     if !config.need_destinations()?.iter().any(|destination| destination.enabled) {
         return Err(CliError::Usage("every [[destination]] is disabled: set enabled = true for one".to_owned()));
     }
-    context.start_log(&config);
+    context.start_daemon_log(&config);
     let mode = if args.once { Mode::Once } else { Mode::Daemon };
     let summaries = context.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(&stop)?;
-        let ran = daemon::run(&config, source, mode, &stop);
+        let ran = daemon::run(&config, source, mode, &stop, changes(context, &config)?);
         until_deadline(args.deadline, &stop, ran).await.map_err(refusal)
     })?;
     match mode {
@@ -47,6 +51,42 @@ pub fn run(args: &RunArgs, context: &Context) -> Result<Exit, CliError> {
             Ok(summaries.iter().map(exit).max_by_key(|exit| exit.code()).unwrap_or(Exit::Done))
         }
     }
+}
+
+/// At each SIGHUP the configuration is read again; one with problems is told, and the old one stays.
+fn changes(context: &Context, running: &Config) -> Result<mpsc::Receiver<Config>, CliError> {
+    let failed =
+        |cause: std::io::Error| CliError::Failed { what: "cannot listen for signals".to_owned(), cause: Some(cause.into()) };
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+    let (changes, from) = mpsc::channel(1);
+    let (context, running) = (context.clone(), running.clone());
+    // It ends with the runtime, or with who is told.
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            tracing::info!("SIGHUP: reading the configuration again");
+            let config = match context.config() {
+                Ok(config) => config,
+                Err(error) => {
+                    tracing::error!(error = crate::chain(&error), "the new configuration has problems: the old one stays");
+                    continue;
+                }
+            };
+            for (key, is_same) in [
+                ("gateway.data_dir", config.gateway.data_dir == running.gateway.data_dir),
+                ("status", config.status == running.status),
+                ("log.file", config.log.file == running.log.file),
+            ] {
+                if !is_same {
+                    tracing::warn!(key, "this changes when packhorse is restarted");
+                }
+            }
+            context.change_log(&config);
+            if changes.send(config).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(from)
 }
 
 async fn until_deadline<T>(deadline: Option<Duration>, stop: &CancellationToken, work: impl Future<Output = T>) -> T {

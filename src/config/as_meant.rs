@@ -137,6 +137,10 @@ pub enum Auth {
 pub struct Status {
     /// Where the status page is served.
     pub listen: SocketAddr,
+    /// What whoever asks there must show.
+    pub token: Option<Secret>,
+    /// Work without progress for so long is unhealthy.
+    pub stall_after: Duration,
     /// The Unix socket of the daemon.
     pub socket: PathBuf,
 }

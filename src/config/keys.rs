@@ -145,11 +145,13 @@ pub const KEYS: &[Key] = &[
     key(Destination, "linger", Duration, Is("10s"), "How long a trickle of rows is gathered before it is sent (0s to 1h)."),
     key(Destination, "pushstatus_interval", Duration, Is("10min"), "How often host name and version are reported (1s to 30d)."),
 
-    key(Status, "listen", Address, Is("127.0.0.1:9130"), "Where the status page, `/metrics`, `/healthz` and the JSON are served. Comes with later work."),
-    key(Status, "socket", Path, Is("/run/packhorse/packhorse.sock"), "The Unix socket over which commands reach a running daemon. Comes with later work."),
+    key(Status, "listen", Address, Is("127.0.0.1:9130"), "Where the status page, `/metrics`, `/healthz` and `/status.json` are served. Beyond the loopback address it needs `token_file`."),
+    key(Status, "token_file", Path, Absent, "A file that holds a token alone: whoever asks must show it, as a bearer or as the password in a browser."),
+    key(Status, "stall_after", Duration, Is("15min"), "`/healthz` fails when there is work and no progress for so long (1s to 30d)."),
+    key(Status, "socket", Path, Is("/run/packhorse/packhorse.sock"), "The Unix socket over which commands reach a running daemon."),
 
     key(Log, "level", Level, Is("info"), "What is logged; `-v` and `-q` go before it."),
-    key(Log, "file", Path, Absent, "A log file, rotated. Comes with later work: until then the log goes to standard error."),
+    key(Log, "file", Path, Absent, "The daemon's log file, begun anew at 5 MiB, with five before it kept; without it the log goes to standard error."),
 
     key(Receiver, "listen", Address, Is("127.0.0.1:6543"), "Where `packhorse receiver` listens; without `tokens_file` on the loopback address only."),
     key(Receiver, "database", Url, Is("sqlite:///var/lib/packhorse/central.db"), "Its database: `sqlite:///path/to/file` or `mysql://user:password@host/database`."),

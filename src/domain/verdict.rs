@@ -76,8 +76,8 @@ pub struct Outcome {
 pub struct Told {
     /// The highest seq of the run's epoch and stream that it had seen before this request; `None` when none.
     ///
-    /// At or beyond our own `next`: this outbox is an old image of itself. Below what it accepted of us before: the receiver was put back
-    /// from a backup, and what lies between is no longer there.
+    /// At or beyond what we ever sent: this outbox is an older image of itself, or a copy of it runs elsewhere. Below what it took of us before: the
+    /// receiver was put back from a backup, and what lies between is no longer there.
     pub seen: Option<Seq>,
     /// The rows that it refuses, by their place among those delivered, ascending. Every other row of the run is stored.
     pub refused: Vec<RefusedRow>,

@@ -8,6 +8,9 @@
 //! <data_dir>/<destination>/sidecar      from where the source is captured again if the store is lost
 //! <data_dir>/<destination>/ballast      bytes to give up when the disk is full
 //! <data_dir>/<destination>/aside/       damaged stores; nothing reads them, and nothing deletes them
+//! <data_dir>/<destination>/paused        an operator paused sending
+//! <data_dir>/<destination>/history       a week's figures of each minute, for the status page
+//! <data_dir>/<destination>/discarded/    parked rows that an operator discarded, exported; nothing deletes them
 //! <data_dir>/<destination>/gen-N.making/    a store before its first commit, or all of its copy, is on the disk; nothing in it counts
 //! <data_dir>/<destination>~dropped/     what an interrupted removal left: rubbish
 //! ```
@@ -23,6 +26,13 @@ use std::{
 
 use super::store::{StoreError, fsync, io_error, sync_path};
 use crate::domain::SourceId;
+
+/// The file in an outbox's folder that says that an operator paused it.
+pub const PAUSED: &str = "paused";
+/// The file in an outbox's folder with the figures of the status page.
+pub const HISTORY: &str = "history";
+/// The folder in an outbox's folder that takes what is discarded.
+pub const DISCARDED: &str = "discarded";
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +169,7 @@ pub(super) fn read_source_id(path: &Path) -> Result<Option<SourceId>, DataDirErr
 }
 
 /// Writes a small file so that after a crash there is the old content or the new one, and after `Ok` the new one.
-pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
     let written = File::create(&temporary).and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
     written.map_err(io_error(format!("writing {}", temporary.display())))?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! m                                    -> Meta: format version, epoch, source id, destination
-//! s stream                             -> StreamState: next, cursor, watermark, counts
+//! s stream                             -> StreamState: next, cursor, watermark, counts, what is known of its rows elsewhere
 //! c stream first-seq                   -> pending chunk
 //! h kind local-id parked-id            -> parked chunk, held until that entity is mapped
 //! r parked-id                          -> parked chunk, refused until an operator decides
@@ -23,11 +23,11 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::ledger::Side;
+use super::{elsewhere::Elsewhere, ledger::Side};
 use crate::domain::{EntityKind, Epoch, Generation, LocalId, LocalRef, Micros, Position, Seq, Slot, SourceId, Stream};
 
 /// The version of keys and values in the store.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// What a store is, written in its first commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub struct StreamState {
     pub discarded: u64,
     /// Encoded bytes of pending chunks.
     pub live_bytes: u64,
+    /// What is known of its rows elsewhere.
+    pub elsewhere: Elsewhere,
 }
 
 impl Default for StreamState {
@@ -86,6 +88,7 @@ impl StreamState {
             returned: 0,
             discarded: 0,
             live_bytes: 0,
+            elsewhere: Elsewhere::default(),
         }
     }
 

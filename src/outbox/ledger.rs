@@ -75,6 +75,12 @@ impl Repeats {
             Self::UpTo(last) => !position.is_after(last),
         }
     }
+
+    /// The same, and those up to this position as well.
+    #[must_use]
+    pub fn and_up_to(&self, position: &Position) -> Self {
+        if self.cover(position) { self.clone() } else { Self::UpTo(position.clone()) }
+    }
 }
 
 /// What is known of a stream's ledger as a whole.

@@ -71,11 +71,16 @@ pub fn outboxes(data_dir: &Path) -> io::Result<Vec<String>> {
     Ok(found)
 }
 
-/// Whether a folder is an outbox: in use, damaged, or one whose making was interrupted.
+/// Whether a folder is an outbox: in use, damaged, one whose making was interrupted, or what an operator has done to one.
 fn is_outbox(path: &Path) -> bool {
     let any = |name: &str| path.join(name).symlink_metadata().is_ok();
     let being_made = data_dir::store_path(path, 1).with_extension("making");
-    any("CURRENT") || any("sidecar") || being_made.is_dir() || data_dir::stores(path).is_ok_and(|stores| !stores.is_empty())
+    let beside = [data_dir::PAUSED, data_dir::HISTORY, data_dir::DISCARDED].into_iter().any(any);
+    any("CURRENT")
+        || any("sidecar")
+        || beside
+        || being_made.is_dir()
+        || data_dir::stores(path).is_ok_and(|stores| !stores.is_empty())
 }
 
 /// The names of outboxes whose removal was interrupted: the rest of them is still on the disk.
@@ -86,6 +91,11 @@ pub fn interrupted_removals(data_dir: &Path) -> io::Result<Vec<String>> {
 /// How many damaged stores an outbox has set aside.
 pub fn set_aside(outbox: &Path) -> usize {
     fs::read_dir(outbox.join("aside")).map_or(0, Iterator::count)
+}
+
+/// How many exports of discarded rows lie in an outbox's folder.
+pub fn discarded(outbox: &Path) -> usize {
+    fs::read_dir(outbox.join(data_dir::DISCARDED)).map_or(0, Iterator::count)
 }
 
 /// Whether a file can be made, written and removed in a directory.

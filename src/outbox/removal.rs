@@ -86,6 +86,17 @@ mod tests {
     use super::*;
     use crate::outbox::look;
 
+    /// All that an outbox's folder may hold.
+    const FILES: [&str; 7] = [
+        "CURRENT",
+        "sidecar",
+        "gen-000001/db",
+        "aside/gen-000000-before-1/db",
+        "history",
+        "paused",
+        "discarded/2026-01-01T000000-000000.jsonl",
+    ];
+
     /// A data directory with an outbox as files alone.
     fn with_outbox() -> (tempfile::TempDir, DataDir) {
         let dir = tempfile::tempdir().unwrap();
@@ -93,7 +104,8 @@ mod tests {
         let outbox = data_dir.outbox("former");
         fs::create_dir_all(outbox.join("gen-000001")).unwrap();
         fs::create_dir_all(outbox.join("aside/gen-000000-before-1")).unwrap();
-        for file in ["CURRENT", "sidecar", "gen-000001/db", "aside/gen-000000-before-1/db"] {
+        fs::create_dir_all(outbox.join("discarded")).unwrap();
+        for file in FILES {
             fs::write(outbox.join(file), "x").unwrap();
         }
         (dir, data_dir)
@@ -118,11 +130,11 @@ mod tests {
     #[test]
     fn wherever_a_removal_is_interrupted_it_is_no_outbox_and_is_gone_on_with() {
         // A folder is removed entry by entry: each of these may be left.
-        for left in ["", "CURRENT", "sidecar", "gen-000001/db", "aside/gen-000000-before-1/db"] {
+        for left in FILES.into_iter().chain([""]) {
             let (dir, data_dir) = with_outbox();
             let half = dir.path().join("former~dropped");
             fs::rename(data_dir.outbox("former"), &half).unwrap();
-            for file in ["CURRENT", "sidecar", "gen-000001/db", "aside/gen-000000-before-1/db"] {
+            for file in FILES {
                 if file != left {
                     fs::remove_file(half.join(file)).unwrap();
                 }
@@ -136,6 +148,18 @@ mod tests {
             fs::create_dir(&half).unwrap();
             assert_eq!(data_dir.finish_removals().unwrap(), ["former"]);
             assert_eq!(names(dir.path()), ["lock", "source-id"], "{left:?}");
+        }
+    }
+
+    #[test]
+    fn each_thing_that_an_operator_left_in_a_folder_makes_it_one_that_can_be_dropped() {
+        for file in ["history", "paused", "discarded"] {
+            let dir = tempfile::tempdir().unwrap();
+            let data_dir = DataDir::own(dir.path(), || 5).unwrap();
+            fs::create_dir(data_dir.outbox("former")).unwrap();
+            assert_eq!(look::outboxes(dir.path()).unwrap(), Vec::<String>::new());
+            fs::write(data_dir.outbox("former").join(file), "x").unwrap();
+            assert_eq!(look::outboxes(dir.path()).unwrap(), ["former"], "{file}");
         }
     }
 

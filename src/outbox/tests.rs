@@ -606,28 +606,40 @@ async fn held_for_node_1(outbox: &Outbox) -> Entity<LocalId> {
 
 #[tokio::test]
 async fn rows_that_returned_are_captured_again_when_the_store_is_lost_right_after() {
-    let dir = tempfile::tempdir().unwrap();
-    let outbox = open(dir.path());
-    held_for_node_1(&outbox).await;
-    outbox.append(captured(5_000..5_010)).await.unwrap();
-    // The sidecar says now that nothing waits before second 5,000 but what is parked.
-    outbox.map(vec![(node(1), Some(RemoteId(1)))]).await.unwrap();
-    assert_eq!(outbox.return_held(node(1)).await.unwrap(), 10);
-    let tail = outbox.snapshot().stream(Stream::Reading).next;
-    drop(outbox);
-    let store = Store::open(&dir.path().join("gen-000001")).unwrap();
-    let mut change = store::Change::default();
-    change.remove(format::chunk_key(Stream::Reading, Seq(tail.0 - 10)));
-    store.commit(change).unwrap();
-    drop(store);
-    let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
-    let before_300 = Position::Key { time: Micros(300 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
-    assert_eq!(outbox.snapshot().stream(Stream::Reading).watermark, before_300);
+    for by_an_operator in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = open(dir.path());
+        held_for_node_1(&outbox).await;
+        outbox.append(captured(5_000..5_010)).await.unwrap();
+        // The sidecar says now that nothing waits before second 5,000 but what is parked.
+        outbox.map(vec![(node(1), Some(RemoteId(1)))]).await.unwrap();
+        assert_eq!(returned(&outbox, by_an_operator).await, 10);
+        let tail = outbox.snapshot().stream(Stream::Reading).next;
+        drop(outbox);
+        let store = Store::open(&dir.path().join("gen-000001")).unwrap();
+        let mut change = store::Change::default();
+        change.remove(format::chunk_key(Stream::Reading, Seq(tail.0 - 10)));
+        store.commit(change).unwrap();
+        drop(store);
+        let outbox = Outbox::open(dir.path(), &OpenOptions { epoch: Epoch(78), ..options() }).unwrap();
+        let before_300 = Position::Key { time: Micros(300 * 1_000_000 - 1), rest: vec![i64::MAX, i64::MAX] };
+        assert_eq!(outbox.snapshot().stream(Stream::Reading).watermark, before_300, "by an operator: {by_an_operator}");
+    }
+}
+
+/// Lets all rows return that are held for node 1: because that is mapped, or because an operator wants it.
+async fn returned(outbox: &Outbox, by_an_operator: bool) -> u64 {
+    if !by_an_operator {
+        return outbox.return_held(node(1)).await.unwrap();
+    }
+    let (chunks, _) = outbox.parked_rows(verbs::ParkedPlace::new(), 10).await.unwrap();
+    let picks: Vec<_> = chunks.into_iter().map(|chunk| chunk.pick).collect();
+    outbox.take(&picks, verbs::Fate::Return).await.unwrap()
 }
 
 #[tokio::test]
 async fn held_rows_return_in_another_generation_when_all_that_they_point_to_is_what_it_was() {
-    for (is_same, returned) in [(true, 10), (false, 0)] {
+    for (is_same, by_an_operator) in [(true, false), (false, false), (true, true), (false, true)] {
         let dir = tempfile::tempdir().unwrap();
         let outbox = open(dir.path());
         held_for_node_1(&outbox).await;
@@ -639,7 +651,7 @@ async fn held_rows_return_in_another_generation_when_all_that_they_point_to_is_w
         }
         let rows = Rows::empty(Stream::Reading);
         outbox.append(Captured { rows, catalog, ..captured(0..0) }).await.unwrap();
-        assert_eq!(outbox.return_held(node(1)).await.unwrap(), returned);
+        assert_eq!(returned(&outbox, by_an_operator).await, if is_same { 10 } else { 0 });
         balance(outbox.snapshot().stream(Stream::Reading));
     }
 }
@@ -660,10 +672,10 @@ async fn where_repeats_are_to_be_expected_a_start_does_not_forget_it() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path());
     outbox.start_after_another(Stream::NodeState, Position::Id(5)).await.unwrap();
-    outbox.expect_repeats(Stream::NodeState).await.unwrap();
+    outbox.append_again(Rows::empty(Stream::NodeState), Vec::new(), AT).await.unwrap();
     assert_eq!(outbox.snapshot().ledger(Stream::NodeState).repeats, Repeats::All);
     outbox.start(Stream::Reading, Position::Start).await.unwrap();
     outbox.append(captured(0..10)).await.unwrap();
-    outbox.expect_repeats(Stream::Reading).await.unwrap();
+    outbox.append_again(captured(0..10).rows, Vec::new(), AT).await.unwrap();
     assert_eq!(outbox.snapshot().ledger(Stream::Reading).repeats, Repeats::UpTo(captured(0..10).watermark));
 }

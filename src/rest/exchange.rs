@@ -257,7 +257,12 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
     };
     let run = json.clone().filter(|_| is_packhorse == Some(true) && seen.is_some() && success == Success::Stored);
     let run = run.and_then(|json| serde_json::from_value::<RunAnswer>(json).ok());
-    let told = run.as_ref().zip(seen).map(|(run, seen)| told(&seen, run));
+    let has_lost = is_packhorse == Some(true) && code == wire::run::LOST_STATUS && seen.is_some();
+    let told = match (&run, seen) {
+        (Some(run), Some(seen)) => Some(told(code, &seen, run)),
+        (None, Some(seen)) if has_lost => Some(told(code, &seen, &RunAnswer::default())),
+        (Some(_) | None, _) => None,
+    };
     let meets_contract = is_plain
         && json.as_ref().is_some_and(|json| match success {
             Success::List => code == 200 && json.is_array(),
@@ -272,8 +277,9 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
     let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
     let answer = match run {
         Some(run) if is_plain && matches!(code, 207 | 422) && !run.refused.is_empty() => {
-            Answer::RowsRefused { detail: shown(&run.error.unwrap_or_default(), terms.secrets) }
+            Answer::RowsRefused { code, detail: shown(&run.error.unwrap_or_default(), terms.secrets) }
         }
+        None if has_lost => Answer::RowsLost { detail: excerpt },
         Some(_) | None => Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after }),
     };
     let body_bytes = bytes.len() as u64;
@@ -283,11 +289,11 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
 }
 
 /// What the answer to a run tells: the highest seq, and each row that is refused.
-fn told(seen: &str, run: &RunAnswer) -> Told {
+fn told(code: u16, seen: &str, run: &RunAnswer) -> Told {
     let mut refused: Vec<RefusedRow> = Vec::new();
     for RefusedRows { reason, rows } in &run.refused {
         let rows = rows.iter().flat_map(|(from, to)| *from..*to).take(REFUSED_ROWS_MAX);
-        refused.extend(rows.map(|row| RefusedRow { row: row as usize, reason: reason.clone() }));
+        refused.extend(rows.map(|row| RefusedRow { row: row as usize, reason: format!("status {code}: {reason}") }));
     }
     refused.sort_by_key(|refused| refused.row);
     refused.dedup_by_key(|refused| refused.row);

@@ -1,6 +1,8 @@
 mod asking;
 mod isolating;
 mod outages;
+mod rebuilt;
+mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -8,11 +10,13 @@ use std::{
     sync::Mutex,
 };
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::{
     domain::{
-        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, NodeType, Position, Rows, SensorType, Seq,
-        SourceId,
+        Column, Entity, EntityKind, Epoch, Freshness, House, LocalId, Location, Node, NodeType, Position, RemoteId, Rows,
+        SensorType, Seq, SourceId,
     },
     outbox::{Captured, OpenOptions},
     ports::{Ask, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Traffic},
@@ -85,6 +89,7 @@ struct Model {
     status_takes: Duration,
     /// How much longer than usual a bulk takes.
     bulk_takes: Duration,
+    receiver: telling::Receiver,
 }
 
 impl Model {
@@ -155,6 +160,7 @@ impl Model {
                         }
                     };
                     match there.iter().position(is_it) {
+                        Some(place) if there[place].3 != at(4) => Presence::Merged,
                         Some(place) => {
                             there.remove(place);
                             Presence::There
@@ -220,6 +226,10 @@ impl Sink for ModelSink {
             }
             if model.is_full {
                 return error();
+            }
+            if model.receiver.tells {
+                let outcome = telling::take(model, delivery);
+                return if fault.is_some() { delivered(Verdict::Unknown) } else { came(outcome) };
             }
             if let Some(refuses) = model.refuses
                 && let Some(row) = (0..delivery.rows.len()).find(|row| refuses(&delivery.rows, *row))
@@ -329,6 +339,8 @@ fn options() -> Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || CLOCK,
+        new_epoch: || Epoch(2),
+        helm: Arc::default(),
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{Sender, scaled};
 use crate::{
@@ -53,7 +53,7 @@ fn start_within(outage: Duration) -> Duration {
 }
 
 impl Sender<'_> {
-    /// Tells the trouble when it is news, and waits.
+    /// Tells the trouble when it is news, and waits, or until somebody wants a try now.
     pub(super) async fn wait_out(&mut self, outcome: &Outcome) -> Result<(), StoreError> {
         let wait = wait(outcome, self.retry.next_wait(), self.options.backoff_max, self.slowest);
         let next_try = match wait {
@@ -63,10 +63,10 @@ impl Sender<'_> {
         let text = outcome.to_string();
         if self.trouble.as_ref().is_none_or(|(told, _)| *told != text) {
             match outcome.verdict {
-                Verdict::Misconfigured | Verdict::Refused | Verdict::TooLarge => {
+                Verdict::Misconfigured | Verdict::Refused => {
                     tracing::error!(outcome = text, next_try_seconds = next_try.as_secs(), "delivery waits");
                 }
-                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown => {
+                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge => {
                     tracing::warn!(outcome = text, next_try_seconds = next_try.as_secs(), "delivery waits");
                 }
             }
@@ -75,19 +75,23 @@ impl Sender<'_> {
             self.trouble = Some((text, since));
         }
         match wait {
-            Wait::Silent(wait) => sleep(wait).await,
-            Wait::Probing(first) => {
-                sleep(first).await;
-                self.probe().await;
-            }
+            Wait::Silent(wait) => self.rest(outcome, wait).await,
+            Wait::Probing(first) => self.probe(outcome, first).await,
         }
         Ok(())
     }
 
-    /// Asks whether somebody is there until somebody is.
-    async fn probe(&mut self) {
+    async fn rest(&self, outcome: &Outcome, wait: Duration) {
+        self.options.helm.wait(outcome, (self.options.clock)(), wait).await;
+    }
+
+    /// Asks whether somebody is there until somebody is; `first` must pass before.
+    async fn probe(&mut self, outcome: &Outcome, first: Duration) {
+        let mut before = first;
         loop {
-            sleep(self.retry.within(scaled(PROBE_INTERVAL) * 2)).await;
+            let wait = before + self.retry.within(scaled(PROBE_INTERVAL) * 2);
+            self.rest(outcome, wait).await;
+            before = Duration::ZERO;
             match self.sink.reach().await {
                 Ok(()) => break,
                 Err(outcome) => tracing::debug!(%outcome, "nobody answers yet"),
@@ -97,7 +101,8 @@ impl Sender<'_> {
         let within = start_within(outage);
         tracing::debug!(outage_seconds = outage.as_secs(), begins_within_seconds = within.as_secs(), "somebody answers");
         if !within.is_zero() {
-            sleep(self.retry.within(within)).await;
+            let wait = self.retry.within(within);
+            self.rest(outcome, wait).await;
         }
     }
 }

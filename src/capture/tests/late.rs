@@ -151,3 +151,38 @@ async fn what_is_there_when_a_lost_store_was_replaced_is_repeated_and_what_comes
     let entered = assert_all_entered(&outbox, &source).await;
     assert!(entered.iter().all(|(key, times)| *times == if key.0 < NOW { (0, 1) } else { (1, 0) }), "{entered:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_row_that_an_operator_let_be_captured_again_before_it_was_found_is_found_as_a_repeat() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 10 * HOUR, NOW).collect());
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let late = (NOW - 3 * HOUR + 1, 1, 0, None);
+    let before = source.readings.clone();
+    source.readings.push(late);
+    source.readings.sort_unstable();
+    // All that is behind the watermark, as a rewind does it.
+    let request = PageRequest { stream: Stream::Reading, after: Position::Start, before: None, limit: 10_000 };
+    let page = source.page(&request).await.unwrap();
+    let behind = (0..page.len())
+        .take_while(|row| !page.key_position(*row).unwrap().is_after(&outbox.snapshot().stream(Stream::Reading).watermark))
+        .count();
+    let (rows, ledger) =
+        (page.slice(0, behind), outbox.ledger(Side::Behind, Stream::Reading, i64::MIN, usize::MAX).await.unwrap());
+    outbox.append_again(rows, Vec::new(), Micros(0)).await.unwrap();
+    let counted = outbox.ledger(Side::Behind, Stream::Reading, i64::MIN, usize::MAX).await.unwrap();
+    assert_eq!(counted, ledger, "nothing is counted twice");
+    // What was looked at before is written after: it takes nothing back.
+    let state = LedgerState { repeats: Repeats::None, ..outbox.snapshot().ledger(Stream::Reading).clone() };
+    outbox.set_ledger(Stream::Reading, state).await.unwrap();
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let entered = assert_all_entered(&outbox, &source).await;
+    assert_eq!(entered[&(late.0, late.1, late.2)], (0, 2), "{entered:?}");
+    assert!(before.iter().all(|row| entered[&(row.0, row.1, row.2)].0 == 1), "the others are new once: {entered:?}");
+    // What comes later is new.
+    source.clock = HOUR;
+    source.readings.extend(every_ten_minutes(NOW + 1, NOW + HOUR));
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    assert_eq!(assert_all_entered(&outbox, &source).await[&(NOW + 1, 1, 0)], (1, 0));
+}

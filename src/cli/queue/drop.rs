@@ -141,6 +141,12 @@ async fn what_is_lost(data_dir: &DataDir, name: &str) -> String {
             let _ = writeln!(text, "  {stores} damaged stores that were set aside");
         }
     }
+    match look::discarded(&data_dir.outbox(name)) {
+        0 => {}
+        files => {
+            let _ = writeln!(text, "  {files} files of discarded rows, which are nowhere else: copy them first if they matter");
+        }
+    }
     text
 }
 

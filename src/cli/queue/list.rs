@@ -1,32 +1,28 @@
 //! `packhorse queue list`: the records that wait.
 
-use std::fmt::Write as _;
-
 use clap::Args;
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde_json::{Map, Value};
 
-use super::{failed, open, own};
+use super::{
+    Way,
+    select::Select,
+    table::{self, Align, Table},
+};
 use crate::{
     cli::{CliError, Context, Exit, narrowed, say},
-    domain::{Seq, Stream},
-    outbox::{Batch, Outbox},
+    domain::Stream,
+    queue::{Answer, Record, Records, Request},
 };
-
-/// Records that are read and shown at a time.
-const PAGE_ROWS: usize = 1_000;
 
 /// Flags of `queue list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
+    /// Which records.
+    #[command(flatten)]
+    pub select: Select,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Only this destination
-    #[arg(long, value_name = "NAME")]
-    pub destination: Option<String>,
-    /// Only this stream: reading or nodestate
-    #[arg(long, value_name = "STREAM")]
-    pub stream: Option<Stream>,
     /// At most this many records of each stream
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: u64,
@@ -35,89 +31,90 @@ pub struct ListArgs {
 /// Shows the oldest records of each outbox.
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let destinations = narrowed(&config, args.destination.as_deref())?;
+    let destinations = narrowed(&config, args.select.destination.as_deref())?;
     context.start_log(&config);
-    let data_dir = own(&config)?;
+    let way = Way::find(context, &config)?;
     for destination in destinations {
-        let Some(outbox) = data_dir.as_ref().map(|data_dir| open(data_dir, destination)).transpose()?.flatten() else {
-            tracing::info!(destination = destination.name, "no outbox yet");
-            continue;
-        };
-        for stream in Stream::ALL.into_iter().filter(|stream| args.stream.is_none_or(|only| only == *stream)) {
-            context.block_on(show(&outbox, &destination.name, stream, args))?;
-        }
+        let mut shown = Shown::new(&destination.name, "that wait", args.json);
+        way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))?;
     }
     Ok(Exit::Done)
 }
 
-async fn show(outbox: &Outbox, destination: &str, stream: Stream, args: &ListArgs) -> Result<(), CliError> {
-    let mut from = outbox.snapshot().stream(stream).cursor;
-    let mut left = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let mut first_page = true;
-    while let Some(batch) = outbox.lease(stream, from, left.min(PAGE_ROWS)).await.map_err(failed)? {
-        from = batch.end();
-        left -= batch.rows.len();
-        let page = if args.json { as_json(&batch, destination)? } else { as_text(&batch, destination, first_page) };
-        say(&page)?;
-        first_page = false;
-    }
-    Ok(())
-}
-
-fn as_text(batch: &Batch, destination: &str, with_head: bool) -> String {
-    let specs = batch.rows.stream().spec().columns;
-    let mut text = String::new();
-    // Writing to a String does not fail.
-    if with_head {
-        let _ = write!(text, "{destination}: {} that wait\n{:>10}", batch.rows.stream().plural(), "seq");
-        for spec in specs {
-            let _ = write!(text, " {:>width$}", spec.name, width = width(spec.name));
-        }
-        text.push('\n');
-    }
-    for row in 0..batch.rows.len() {
-        let _ = write!(text, "{:>10}", batch.first.plus(row as u64).0);
-        for (place, spec) in specs.iter().enumerate() {
-            let _ = write!(text, " {:>width$}", batch.rows.cell(place, row).to_string(), width = width(spec.name));
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn width(name: &str) -> usize {
-    if name == "time" { 26 } else { 10 }
-}
-
-fn as_json(batch: &Batch, destination: &str) -> Result<String, CliError> {
-    let mut text = String::new();
-    for row in 0..batch.rows.len() {
-        let record = Record { batch, destination, row };
-        let line = serde_json::to_string(&record)
-            .map_err(|cause| CliError::Failed { what: "cannot write a record as JSON".to_owned(), cause: Some(cause.into()) })?;
-        text.push_str(&line);
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-struct Record<'a> {
-    batch: &'a Batch,
+/// Records on their way to standard output.
+pub(super) struct Shown<'a> {
     destination: &'a str,
-    row: usize,
+    /// What they are: "that wait", "that are parked".
+    what: &'a str,
+    json: bool,
+    headed: Option<Stream>,
 }
 
-impl Serialize for Record<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let rows = &self.batch.rows;
-        let seq: Seq = self.batch.first.plus(self.row as u64);
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("destination", self.destination)?;
-        map.serialize_entry("stream", &rows.stream())?;
-        map.serialize_entry("seq", &seq)?;
-        for (place, spec) in rows.stream().spec().columns.iter().enumerate() {
-            map.serialize_entry(spec.name, &rows.cell(place, self.row))?;
-        }
-        map.end()
+impl<'a> Shown<'a> {
+    pub(super) fn new(destination: &'a str, what: &'a str, json: bool) -> Self {
+        Self { destination, what, json, headed: None }
     }
+
+    pub(super) fn answer(&mut self, answer: Answer) -> Result<(), CliError> {
+        match answer {
+            Answer::Absent => tracing::info!(destination = self.destination, "no outbox yet"),
+            Answer::Records(records) if self.json => {
+                let lines = records.rows.iter().map(|record| json(self.destination, records.stream, record) + "\n");
+                say(&lines.collect::<String>())?;
+            }
+            Answer::Records(records) => {
+                let mut text = String::new();
+                let is_new = self.headed.replace(records.stream) != Some(records.stream);
+                if is_new {
+                    text = format!("{}: {} {}\n", self.destination, records.stream.plural(), self.what);
+                }
+                say(&(text + &as_table(&records, is_new)))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn as_table(records: &Records, with_head: bool) -> String {
+    let has_seq = records.rows.iter().any(|record| record.seq.is_some());
+    let columns = records.stream.spec().columns.iter().map(|column| (column.name, Align::Right));
+    let why = [("parked at", Align::Left), ("why", Align::Left)];
+    let heads =
+        [("seq", Align::Right)].into_iter().filter(|_| has_seq).chain(columns).chain(why.into_iter().filter(|_| !has_seq));
+    let mut table = Table::new(heads);
+    for record in &records.rows {
+        let seq = record.seq.map(|seq| seq.to_string()).into_iter();
+        let why = [&record.parked_at, &record.reason].into_iter().flatten().cloned();
+        table.row(seq.chain(record.cells.iter().map(cell)).chain(why).collect());
+    }
+    let text = table.to_text(table::width());
+    if with_head { text } else { text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()) }
+}
+
+/// A value for people.
+pub(super) fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A record as one line of JSON, its columns in the order of the table.
+pub(super) fn json(destination: &str, stream: Stream, record: &Record) -> String {
+    let mut map: Vec<(&str, Value)> = vec![("destination", destination.into()), ("stream", stream.name().into())];
+    map.extend(record.seq.map(|seq| ("seq", seq.0.into())));
+    map.extend(record.parked_at.as_deref().map(|at| ("parked_at", at.into())));
+    map.extend(record.reason.as_deref().map(|why| ("reason", why.into())));
+    map.extend(stream.spec().columns.iter().zip(&record.cells).map(|(column, cell)| (column.name, cell.clone())));
+    // A map of serde_json sorts its keys; people look for the time first.
+    let parts: Vec<_> = map.into_iter().map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
+    format!("{{{}}}", parts.join(","))
+}
+
+/// The same as a value, for what holds other things beside.
+pub(super) fn value(stream: Stream, record: &Record) -> Value {
+    let columns = stream.spec().columns.iter().zip(&record.cells).map(|(column, cell)| (column.name.to_owned(), cell.clone()));
+    Value::Object(columns.collect::<Map<_, _>>())
 }

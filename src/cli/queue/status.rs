@@ -4,16 +4,16 @@ use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
 
-use super::{cannot_look, failed, open, own, unowned};
+use super::{Way, cannot_look, table, unowned};
 use crate::{
     cli::{CliError, Context, Exit, narrowed, say},
-    config::{Config, units},
+    config::{Config, Destination, units},
     daemon,
     domain::{Position, Stream},
     mysql::{self, MysqlSource},
-    outbox::Snapshot,
     ports::{Order, PageRequest, Source as _, SourceError},
-    status::{self, DestinationStatus},
+    queue::{Answer, Request},
+    status::{self, DestinationStatus, State},
 };
 
 /// How long the source may take to say what it still has.
@@ -36,6 +36,12 @@ pub struct StatusArgs {
     /// Exit with 1 when more rows than this wait
     #[arg(long, value_name = "ROWS")]
     pub alarm_depth: Option<u64>,
+    /// Exit with 2 when the oldest row has waited longer
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub critical_age: Option<Duration>,
+    /// Show it again and again, every 2s or as often as this says, until Ctrl-C
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, num_args = 0..=1, default_missing_value = "2s")]
+    pub watch: Option<Duration>,
 }
 
 /// Shows the state of each outbox.
@@ -43,31 +49,73 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let destinations = narrowed(&config, args.destination.as_deref())?;
     context.start_log(&config);
+    let Some(pause) = args.watch else {
+        let (exit, text) = once(args, context, &config, &destinations)?;
+        return say(&text).map(|()| exit);
+    };
+    loop {
+        let text = match once(args, context, &config, &destinations) {
+            Ok((_, text)) => text,
+            // The daemon may come back.
+            Err(error @ (CliError::Unreachable { .. } | CliError::Failed { .. })) => format!("{}\n", crate::chain(&error)),
+            Err(error) => return Err(error),
+        };
+        // On a terminal from its top on, elsewhere one after the other.
+        say(&if table::width().is_some() { format!("\x1b[H\x1b[2J{text}") } else { text })?;
+        std::thread::sleep(pause);
+    }
+}
+
+/// One look, and what it says.
+fn once(
+    args: &StatusArgs,
+    context: &Context,
+    config: &Config,
+    destinations: &[&Destination],
+) -> Result<(Exit, String), CliError> {
     let mut found = Vec::new();
     let mut missing = Vec::new();
-    let data_dir = own(&config)?;
+    let way = Way::find(context, config)?;
     for destination in destinations {
-        let Some(outbox) = data_dir.as_ref().map(|data_dir| open(data_dir, destination)).transpose()?.flatten() else {
-            missing.push(destination.name.as_str());
-            continue;
+        let mut answered = None;
+        // One that is disabled is no trouble of the daemon's.
+        let asked = if way.is_daemon() && !destination.enabled {
+            Ok(())
+        } else {
+            way.ask(destination, Request::Status, |answer| {
+                if let Answer::Status(status, marks) = answer {
+                    answered = Some((*status, marks));
+                }
+                Ok(())
+            })
         };
-        found.push(context.block_on(async {
-            let mut status = status::gather(&outbox, daemon::clock()).await.map_err(failed)?;
-            add_lag(&config, &outbox.snapshot(), &mut status).await;
-            Ok(status)
-        })?);
+        asked?;
+        match answered {
+            None => missing.push(destination.name.as_str()),
+            Some((mut status, marks)) => {
+                context.block_on(async {
+                    add_lag(config, &marks, &mut status).await;
+                    Ok(())
+                })?;
+                found.push(status);
+            }
+        }
     }
+    let has_run = way.is_daemon() || way.data_dir().is_some();
+    drop(way);
     // Whoever asks for one destination asks for nothing else.
-    let unowned = match (&data_dir, &args.destination) {
-        (Some(data_dir), None) => unowned(&config, data_dir.path()).map_err(|cause| cannot_look(data_dir.path(), cause))?,
-        (_, Some(_)) | (None, _) => Vec::new(),
+    let unowned = if has_run && args.destination.is_none() {
+        let data_dir = &config.gateway.data_dir;
+        unowned(config, data_dir).map_err(|cause| cannot_look(data_dir, cause))?
+    } else {
+        Vec::new()
     };
     let alarms: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.alarm_age, args.alarm_depth)).collect();
-    if args.json {
-        say(&format!(
-            "{}\n",
-            serde_json::json!({ "destinations": found, "without_outbox": missing, "unowned": unowned, "alarms": alarms })
-        ))?;
+    let critical: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.critical_age, None)).collect();
+    let text = if args.json {
+        let told: Vec<_> = alarms.iter().chain(&critical).collect();
+        let told = serde_json::json!({ "destinations": found, "without_outbox": missing, "unowned": unowned, "alarms": told });
+        format!("{told}\n")
     } else {
         let mut text: String = found.iter().map(as_text).collect();
         for name in missing {
@@ -79,22 +127,33 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
                 "{name}: an outbox that no destination owns; configure it again, or packhorse queue drop --name {name}"
             );
         }
+        for alarm in &critical {
+            let _ = writeln!(text, "CRITICAL {alarm}");
+        }
         for alarm in &alarms {
             let _ = writeln!(text, "ALARM {alarm}");
         }
-        say(&text)?;
-    }
-    Ok(if alarms.is_empty() { Exit::Done } else { Exit::Left })
+        text
+    };
+    let is_closed = found.iter().any(|status| status.state == State::Closed);
+    let exit = if !critical.is_empty() {
+        Exit::Usage
+    } else if is_closed || !alarms.is_empty() {
+        Exit::Left
+    } else {
+        Exit::Done
+    };
+    Ok((exit, text))
 }
 
 /// Asks the source what lies behind the watermarks; without an answer the lag stays unknown.
-async fn add_lag(config: &Config, snapshot: &Snapshot, status: &mut DestinationStatus) {
-    let Some(source) = &config.source else { return };
+async fn add_lag(config: &Config, marks: &[Position], status: &mut DestinationStatus) {
+    let Some(source) = config.source.as_ref().filter(|_| !marks.is_empty()) else { return };
     let options =
         mysql::Options { deadline: SOURCE_DEADLINE, connect_deadline: SOURCE_DEADLINE, ..daemon::mysql_options(source) };
     let asked = async {
         let mut source = MysqlSource::new(options)?;
-        for SourceStreamLag { stream, after, order } in wanted(&mut source, snapshot).await? {
+        for SourceStreamLag { stream, after, order } in wanted(&mut source, marks).await? {
             let fits = matches!(
                 (order, &after),
                 (_, Position::Start) | (Order::Id, Position::Id(_)) | (Order::Key, Position::Key { .. })
@@ -121,10 +180,10 @@ struct SourceStreamLag {
     order: Order,
 }
 
-async fn wanted(source: &mut MysqlSource, snapshot: &Snapshot) -> Result<Vec<SourceStreamLag>, SourceError> {
+async fn wanted(source: &mut MysqlSource, marks: &[Position]) -> Result<Vec<SourceStreamLag>, SourceError> {
     let streams = source.connect().await?.streams;
     let lag = |stream: crate::ports::SourceStream| {
-        let after = snapshot.stream(stream.stream).watermark.clone();
+        let after = marks.get(usize::from(stream.stream.number())).cloned().unwrap_or(Position::Start);
         SourceStreamLag { stream: stream.stream, after, order: stream.order }
     };
     Ok(streams.into_iter().map(lag).collect())
@@ -134,6 +193,7 @@ fn as_text(status: &DestinationStatus) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(text, "{} (epoch {})", status.destination, status.epoch);
+    let _ = writeln!(text, "  state         {}", status.sentence);
     let oldest = status
         .oldest_age_seconds
         .map(|seconds| format!(", the oldest for {}", units::show_duration(Duration::from_secs(seconds))));

@@ -218,7 +218,17 @@ impl Reader<'_, '_> {
     }
 
     fn status(&mut self) -> Status {
-        Status { listen: self.address("listen"), socket: self.path("socket").unwrap_or_default() }
+        let (listen, token) = (self.address("listen"), self.secret("token_file"));
+        if !listen.ip().is_loopback() && !self.is_given("token_file") {
+            let wrong = format!("{listen} is not a loopback address, and without a token anybody could look");
+            self.problem("listen", wrong, "write token_file, or listen on 127.0.0.1");
+        }
+        Status {
+            listen,
+            token,
+            stall_after: self.duration("stall_after", SECOND, 30 * DAY),
+            socket: self.path("socket").unwrap_or_default(),
+        }
     }
 
     fn log(&mut self) -> Log {
@@ -228,11 +238,7 @@ impl Reader<'_, '_> {
             self.problem("level", format!("{} is not a level", quoted(&text)), format!("write one of {known}"));
             LogLevel::Info
         });
-        let file = self.path("file");
-        if file.is_some() {
-            self.warn("file", "log files come with later work; until then the log goes to standard error");
-        }
-        Log { level, file }
+        Log { level, file: self.path("file") }
     }
 
     fn receiver(&mut self) -> Receiver {

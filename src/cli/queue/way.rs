@@ -1,0 +1,294 @@
+//! The way to a queue: over the daemon's socket, to the files, or to a copy of them.
+//!
+//! The one rule: whichever way it is, the answers are the same.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use crate::{
+    cli::{CliError, Context},
+    config::{Config, Destination},
+    daemon,
+    outbox::{DataDir, DataDirError, Outbox, StoreError, remains::Remains},
+    queue::{
+        Answer, Answers, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act, look,
+        rewind::{self, Drained},
+    },
+    status::{self, Sender, board},
+};
+
+/// How long the daemon may take for one line of an answer. Long work tells how far it is.
+const DAEMON_PATIENCE: Duration = Duration::from_mins(10);
+
+/// The way to the queues of one data directory.
+pub struct Way<'a> {
+    context: &'a Context,
+    config: &'a Config,
+    to: To,
+}
+
+enum To {
+    Daemon,
+    /// Ours, while nobody else runs; `None` when nothing has ever run there.
+    Files(Option<DataDir>),
+}
+
+impl<'a> Way<'a> {
+    /// Finds it.
+    pub fn find(context: &'a Context, config: &'a Config) -> Result<Self, CliError> {
+        let to = match UnixStream::connect(&config.status.socket) {
+            Ok(_) => To::Daemon,
+            Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+                let what = format!("may not open {}: run this as the daemon's user or as root", config.status.socket.display());
+                return Err(CliError::Unreachable { what, cause: None });
+            }
+            Err(_) => To::Files(own_or(config, || format!("and does not answer at {}", config.status.socket.display()))?),
+        };
+        Ok(Self { context, config, to })
+    }
+
+    /// Whether a daemon answers.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.to, To::Daemon)
+    }
+
+    /// The data directory, where it is ours.
+    pub fn data_dir(&self) -> Option<&DataDir> {
+        match &self.to {
+            To::Daemon => None,
+            To::Files(data_dir) => data_dir.as_ref(),
+        }
+    }
+
+    /// Asks for something of a destination; each answer but the last is handed on as it comes.
+    pub fn ask(
+        &self,
+        destination: &Destination,
+        request: Request,
+        mut each: impl FnMut(Answer) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut each = |answer| match answer {
+            Answer::Failed(failure) => Err(refused(&destination.name, failure)),
+            answer => each(answer),
+        };
+        match &self.to {
+            To::Daemon => self.ask_daemon(destination, request, &mut each),
+            To::Files(None) if matches!(request, Request::Flush) => Err(refused(&destination.name, nobody_runs())),
+            To::Files(None) => each(Answer::Absent),
+            To::Files(Some(data_dir)) => self.context.block_on(async {
+                let (answers, mut from) = Answers::channel();
+                let folder = data_dir.outbox(&destination.name);
+                let work = async move {
+                    if let Err(error) = self.on_files(&folder, destination, request, &answers).await {
+                        // Who has gone has its own error.
+                        let _ = answers.give(Answer::Failed(error.failure())).await;
+                    }
+                };
+                let tell = async move {
+                    while let Some(answer) = from.recv().await {
+                        each(answer)?;
+                    }
+                    Ok(())
+                };
+                // Both to their end: a change that was begun is not cut off by a closed output.
+                let ((), told) = tokio::join!(work, tell);
+                told
+            }),
+        }
+    }
+
+    fn ask_daemon(
+        &self,
+        destination: &Destination,
+        request: Request,
+        each: &mut dyn FnMut(Answer) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let path = &self.config.status.socket;
+        let away = |cause: std::io::Error| CliError::Unreachable {
+            what: format!("the daemon does not answer at {}", path.display()),
+            cause: Some(cause.into()),
+        };
+        let data_dir = std::path::absolute(&self.config.gateway.data_dir).map_err(away)?;
+        let call = Call { version: VERSION, data_dir, destination: destination.name.clone(), request };
+        let line = serde_json::to_string(&call).map_err(|cause| away(cause.into()))?;
+        let mut stream = UnixStream::connect(path).map_err(away)?;
+        stream.set_read_timeout(Some(DAEMON_PATIENCE)).map_err(away)?;
+        stream.write_all(line.as_bytes()).and_then(|()| stream.write_all(b"\n")).map_err(away)?;
+        let mut lines = BufReader::new(stream);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            lines.read_until(b'\n', &mut line).map_err(away)?;
+            if line.is_empty() {
+                return Err(away(std::io::Error::new(
+                    std::io::ErrorKind::UnexpectedEof,
+                    "it stopped in the middle of its answer",
+                )));
+            }
+            match serde_json::from_slice(&line).map_err(|cause| away(cause.into()))? {
+                Answer::End => return Ok(()),
+                answer => each(answer)?,
+            }
+        }
+    }
+
+    async fn on_files(
+        &self,
+        folder: &Path,
+        destination: &Destination,
+        request: Request,
+        answers: &Answers,
+    ) -> Result<(), QueueError> {
+        let now = daemon::clock();
+        let told =
+            async |text: &str| answers.give(Answer::Told(Told { text: text.to_owned(), rows: 0, wrong: Vec::new() })).await;
+        match request {
+            Request::Pause if folder.is_dir() => {
+                act::pause(folder, now)?;
+                return told("sending is paused when packhorse runs").await;
+            }
+            Request::Resume if folder.is_dir() => {
+                act::resume(folder)?;
+                return told("sending goes on when packhorse runs").await;
+            }
+            Request::Flush => return Err(QueueError::Told(nobody_runs())),
+            _ => {}
+        }
+        let opening = folder.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Outbox::open_existing(&opening)).await;
+        let opened = opened.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
+        let outbox = match opened {
+            Ok(Some(outbox)) => outbox,
+            Ok(None) => return answers.give(Answer::Absent).await,
+            Err(error @ StoreError::Damaged { .. }) if request.only_looks() => {
+                return on_copy(folder, destination, request, &error, answers).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let done = match request {
+            Request::Status => {
+                let sender = if act::is_paused(folder) { Sender::Paused } else { Sender::Stopped };
+                let status = status::gather(&outbox, sender, now).await?;
+                answers.give(Answer::Status(Box::new(status), status::watermarks(&outbox.snapshot()))).await
+            }
+            Request::Rewind(since) => self.rewind(&outbox, destination, since, answers).await,
+            request => board::on_open(&outbox, request, now, answers).await,
+        };
+        // Closing syncs, which takes its time on a slow disk.
+        let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;
+        done
+    }
+
+    async fn rewind(
+        &self,
+        outbox: &Outbox,
+        destination: &Destination,
+        since: rewind::Since,
+        answers: &Answers,
+    ) -> Result<(), QueueError> {
+        let source = self.config.need_source().map_err(|error| QueueError::told(FailureKind::Usage, crate::chain(&error)))?;
+        let desk = daemon::desk(source, destination, outbox.path(), Drained::No, None);
+        let mut source = (desk.connect)().map_err(|error| QueueError::told(FailureKind::Unreachable, crate::chain(&error)))?;
+        rewind::run(outbox, &mut *source, since, &desk.limits, answers).await
+    }
+}
+
+/// What can be told of a damaged outbox, from a copy.
+async fn on_copy(
+    folder: &Path,
+    destination: &Destination,
+    request: Request,
+    damage: &StoreError,
+    answers: &Answers,
+) -> Result<(), QueueError> {
+    let why = crate::chain(damage);
+    let copied = folder.to_owned();
+    let copy = tokio::task::spawn_blocking(move || Remains::open(&copied, &std::env::temp_dir())).await;
+    let copy = copy.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
+    let remains = copy.map_err(|error| {
+        QueueError::told(FailureKind::Outbox, format!("{why}; no copy could be read: {}", crate::chain(&error)))
+    })?;
+    match request {
+        Request::Status => {
+            let status = status::of_closed(&destination.name, &why, Some(&remains), daemon::clock());
+            return answers.give(Answer::Status(Box::new(status), Vec::new())).await;
+        }
+        Request::Verify => {
+            let left = remains.left();
+            let rows = left.pending.iter().chain(&left.parked).sum();
+            let text = format!("{rows} records can still be read of a copy");
+            return answers.give(Answer::Told(Told { text, rows, wrong: vec![why] })).await;
+        }
+        Request::List(filter, limit) => look::list_left(&remains, &filter, limit, answers).await?,
+        Request::ParkedShow(filter, limit) => look::parked_show_left(&remains, &filter, limit, answers).await?,
+        Request::ParkedList(filter) => {
+            let mut groups = look::Groups::default();
+            remains.parked().for_each(|(parked, rows)| groups.add(&filter, &parked, &rows));
+            answers.give(Answer::Groups(groups.into_list())).await?;
+        }
+        Request::Show(stream, seq) => {
+            let found = remains.records(stream).find(|(first, _, rows)| (*first..first.plus(rows.len() as u64)).contains(&seq));
+            if let Some((first, captured_at, rows)) = found {
+                let detail = crate::queue::Detail {
+                    stream,
+                    record: look::record(&rows, seq.since(first) as usize, Some(seq)),
+                    captured_at: captured_at.to_string(),
+                    freshness: "unknown".to_owned(),
+                    refers: Vec::new(),
+                    in_flight: false,
+                };
+                answers.give(Answer::Detail(Box::new(detail))).await?;
+            }
+        }
+        Request::Retry(..) | Request::Discard(..) | Request::Pause | Request::Resume | Request::Flush | Request::Rewind(_) => {}
+    }
+    // What was shown is not all that there should be.
+    Err(QueueError::told(FailureKind::Outbox, format!("{why}; what can still be read of a copy was shown")))
+}
+
+fn nobody_runs() -> Failure {
+    Failure { text: "packhorse is stopped: start it, and it tries at once".to_owned(), kind: FailureKind::Unreachable }
+}
+
+fn refused(destination: &str, failure: Failure) -> CliError {
+    let Failure { text, kind } = failure;
+    match kind {
+        FailureKind::Usage => CliError::Usage(text),
+        FailureKind::Unreachable => CliError::Unreachable { what: format!("{destination}: {text}"), cause: None },
+        FailureKind::Outbox => {
+            CliError::Failed { what: format!("{destination}: cannot read the outbox"), cause: Some(text.into()) }
+        }
+        FailureKind::Other => CliError::Failed { what: format!("{destination}: {text}"), cause: None },
+    }
+}
+
+/// A data directory whose daemon is stopped, for a command that a running daemon does not take; `None` when nothing has ever run there.
+pub fn own(config: &Config) -> Result<Option<DataDir>, CliError> {
+    own_or(config, || "and this command works while it is stopped".to_owned())
+}
+
+/// The same; in use, with a word on that.
+fn own_or(config: &Config, and: impl FnOnce() -> String) -> Result<Option<DataDir>, CliError> {
+    let path = &config.gateway.data_dir;
+    if !path.join("source-id").exists() {
+        return match std::fs::metadata(path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                Err(CliError::Failed { what: format!("cannot look into data_dir {}", path.display()), cause: Some(cause.into()) })
+            }
+            Ok(_) | Err(_) => Ok(None),
+        };
+    }
+    match DataDir::own(path, rand::random) {
+        Ok(data_dir) => Ok(Some(data_dir)),
+        Err(DataDirError::InUse { path, holder }) => {
+            let holder = holder.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            let what = format!("packhorse{holder} is running on {}, {}", path.display(), and());
+            Err(CliError::Unreachable { what, cause: None })
+        }
+        Err(other) => Err(CliError::Failed { what: crate::chain(&other), cause: None }),
+    }
+}

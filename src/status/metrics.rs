@@ -1,0 +1,103 @@
+//! `/metrics`: the figures in OpenMetrics form.
+//!
+//! The one rule: they are made anew from the same look as the page and the JSON, so that no two of them disagree.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use super::{State, web::Look};
+use crate::{domain::Stream, sender::helm::VERDICTS};
+
+type Labels = Vec<(&'static str, String)>;
+type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
+type Counters = Family<Labels, Counter<f64, AtomicU64>>;
+
+/// The content type that goes with it.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All figures as text.
+pub fn text(looks: &[Look], is_healthy: bool) -> String {
+    let mut registry = Registry::with_prefix("packhorse");
+    let gauge = |registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>| {
+        let family = Gauges::default();
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, family.clone()),
+            None => registry.register(name, help, family.clone()),
+        }
+        family
+    };
+    let counter = |registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>| {
+        let family = Counters::default();
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, family.clone()),
+            None => registry.register(name, help, family.clone()),
+        }
+        family
+    };
+    let rows = || Some(Unit::Other("rows".to_owned()));
+    let (bytes, seconds) = (|| Some(Unit::Bytes), || Some(Unit::Seconds));
+    let all = &mut registry;
+    all.register("build", "The program", Info::new(vec![("version", env!("CARGO_PKG_VERSION").to_owned())]));
+    let healthy = gauge(all, "healthy", "1 while there is progress wherever there is work, as /healthz says", None);
+    let pending = gauge(all, "outbox_pending", "Rows that wait to be sent", rows());
+    let parked = gauge(all, "outbox_parked", "Rows that are set aside", rows());
+    let pending_bytes = gauge(all, "outbox_pending", "Encoded bytes of the rows that wait", bytes());
+    let disk = gauge(all, "outbox_disk", "Bytes of the outbox's files", bytes());
+    let age = gauge(all, "outbox_oldest_age", "How long the oldest row has waited; 0 when none waits", seconds());
+    let captured = counter(all, "captured", "Rows captured in this life of the outbox", rows());
+    let delivered = counter(all, "delivered", "Rows that the destination took in this life of the outbox", rows());
+    let requests = counter(all, "requests", "Requests with rows since the start, by what they came to", None);
+    let body = counter(all, "request_body", "Bytes of request bodies since the start", bytes());
+    let took = counter(all, "request_duration", "How long all requests took together since the start", seconds());
+    let last_took = gauge(all, "request_last_duration", "How long the last accepted request took", seconds());
+    let success = gauge(all, "last_success_timestamp", "When the destination last took something", seconds());
+    let next_try = gauge(all, "next_try", "Until the next try; absent when none is waited for", seconds());
+    let state = gauge(all, "sender_state", "1 for what the sender is doing", None);
+
+    healthy.get_or_create(&Vec::new()).set(f64::from(u8::from(is_healthy)));
+    for look in looks {
+        let status = &look.status;
+        let of = |more: &[(&'static str, &str)]| -> Labels {
+            let own = [("destination", status.destination.clone())].into_iter();
+            own.chain(more.iter().map(|(name, value)| (*name, (*value).to_owned()))).collect()
+        };
+        for stream in Stream::ALL {
+            let labels = of(&[("stream", stream.name())]);
+            let Some(figures) = status.streams.iter().find(|figures| figures.stream == stream) else { continue };
+            pending.get_or_create(&labels).set(figures.pending as f64);
+            parked.get_or_create(&labels).set(figures.parked as f64);
+            captured.get_or_create(&labels).inc_by(figures.next.0 as f64);
+            delivered.get_or_create(&labels).inc_by(figures.acked as f64);
+        }
+        pending_bytes.get_or_create(&of(&[])).set(status.pending_bytes as f64);
+        disk.get_or_create(&of(&[])).set(status.disk_bytes as f64);
+        age.get_or_create(&of(&[])).set(status.oldest_age_seconds.unwrap_or(0) as f64);
+        for (verdict, count) in VERDICTS.iter().zip(look.traffic.requests) {
+            let verdict = verdict.to_string().replace(' ', "_");
+            requests.get_or_create(&of(&[("verdict", &verdict)])).inc_by(count as f64);
+        }
+        body.get_or_create(&of(&[])).inc_by(look.traffic.body_bytes as f64);
+        took.get_or_create(&of(&[])).inc_by(look.traffic.took.as_secs_f64());
+        if let Some(took) = look.traffic.last_took {
+            last_took.get_or_create(&of(&[])).set(took.as_secs_f64());
+        }
+        if let Some(at) = status.last_success.as_deref().and_then(|at| at.parse::<crate::domain::Micros>().ok()) {
+            success.get_or_create(&of(&[])).set(at.0 as f64 / 1e6);
+        }
+        if let Some(wait) = status.next_try_seconds {
+            next_try.get_or_create(&of(&[])).set(wait as f64);
+        }
+        for known in State::ALL {
+            state.get_or_create(&of(&[("state", known.name())])).set(f64::from(u8::from(known == status.state)));
+        }
+    }
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = encode(&mut text, &registry);
+    text
+}

@@ -1,0 +1,136 @@
+//! Looks at every destination now and then: for the rate of delivery, for the history, and for whether there is progress.
+//!
+//! The one rule: it reads what is in memory, and writes one record a minute.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    board::{Board, Desk},
+    history::{self, Minute},
+};
+use crate::{
+    domain::{Micros, Stream},
+    sender::helm::Traffic,
+};
+
+/// The pause between two looks.
+const TICK: Duration = Duration::from_secs(2);
+/// The rate is that of the last so many looks.
+const RATE_TICKS: usize = 15;
+
+/// What was seen of a destination.
+struct Seen {
+    acked: VecDeque<(Instant, u64)>,
+    totals: Totals,
+    minute: Minute,
+}
+
+/// Figures that only grow, in one life of an outbox.
+#[derive(Clone, Default)]
+struct Totals {
+    captured: u64,
+    acked: u64,
+    settled: u64,
+    traffic: Traffic,
+}
+
+/// Looks until stopped.
+pub async fn run(board: Arc<Board>, clock: fn() -> Micros, stop: CancellationToken) {
+    let mut seen = BTreeMap::<String, Seen>::new();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let desks = board.desks();
+        seen.retain(|name, _| desks.iter().any(|desk| desk.name == *name));
+        for desk in desks {
+            let Some(minute) = look(&desk, &mut seen, clock()) else { continue };
+            let folder = desk.folder.clone();
+            let written = tokio::task::spawn_blocking(move || history::write(&folder, &minute)).await;
+            if let Ok(Err(error)) = written
+                && !is_told
+            {
+                is_told = true;
+                tracing::warn!(destination = desk.name, %error, "the history for the status page cannot be written");
+            }
+        }
+    }
+}
+
+/// One look; gives a minute that is over.
+fn look(desk: &Desk, seen: &mut BTreeMap<String, Seen>, now: Micros) -> Option<Minute> {
+    let outbox = desk.outbox();
+    let traffic = desk.helm.traffic();
+    let at = u32::try_from(now.0 / 60_000_000).unwrap_or(0);
+    let seen_before = seen.contains_key(&desk.name);
+    let before = seen.entry(desk.name.clone()).or_insert_with(|| Seen {
+        acked: VecDeque::new(),
+        totals: Totals::default(),
+        minute: Minute { at, ..Minute::default() },
+    });
+    let mut pending = before.minute.pending;
+    let mut totals = Totals { traffic, ..before.totals.clone() };
+    if let Some(outbox) = outbox {
+        let snapshot = outbox.snapshot();
+        let states = Stream::ALL.map(|stream| snapshot.stream(stream).clone());
+        pending = snapshot.pending();
+        totals.captured = states.iter().map(|state| state.next.0 - state.returned).sum();
+        totals.acked = states.iter().map(|state| state.acked).sum();
+        totals.settled = states.iter().map(|state| state.cursor.0).sum();
+    }
+    let is_new_life = totals.captured < before.totals.captured || totals.settled < before.totals.settled;
+    if !seen_before || is_new_life {
+        before.totals = totals.clone();
+        before.acked.clear();
+    }
+    // Work, and whether it goes on.
+    desk.progress(pending, totals.settled != before.totals.settled);
+    before.acked.push_back((Instant::now(), totals.acked));
+    while before.acked.len() > RATE_TICKS {
+        before.acked.pop_front();
+    }
+    let rate = before.acked.front().zip(before.acked.back()).and_then(|((from, first), (to, last))| {
+        let seconds = (*to - *from).as_secs_f64();
+        (seconds >= 1.0).then(|| last.saturating_sub(*first) as f64 / seconds)
+    });
+    desk.set_rate(rate);
+    let finished = (before.minute.at != at).then_some(before.minute);
+    if finished.is_some() {
+        before.minute = Minute { at, ..Minute::default() };
+    }
+    let (old, minute) = (&before.totals, &mut before.minute);
+    let requests = totals.traffic.all().saturating_sub(old.traffic.all());
+    let took = totals.traffic.took.saturating_sub(old.traffic.took);
+    if requests > 0 {
+        let all = u64::from(minute.round_trip_ms) * u64::from(minute.requests) + took.as_millis() as u64;
+        minute.requests += requests as u32;
+        minute.round_trip_ms = (all / u64::from(minute.requests)) as u32;
+    }
+    minute.pending = pending;
+    minute.captured += totals.captured.saturating_sub(old.captured);
+    minute.delivered += totals.acked.saturating_sub(old.acked);
+    minute.bytes += totals.traffic.body_bytes.saturating_sub(old.traffic.body_bytes);
+    minute.errors += totals.traffic.failed().saturating_sub(old.traffic.failed()) as u32;
+    let seconds = TICK.as_secs() as u8;
+    let counted = if desk.helm.is_paused() {
+        &mut minute.paused_s
+    } else if desk.helm.trouble_since().is_some() {
+        &mut minute.down_s
+    } else {
+        &mut minute.up_s
+    };
+    *counted = (*counted + seconds).min(60);
+    before.totals = totals;
+    finished
+}

@@ -1,0 +1,138 @@
+//! SIGHUP, and the log file.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_what_can_change_and_a_bad_configuration_keeps_the_old_one() {
+    let mut scene = Scene::set().await;
+    scene.central.restart().await;
+    let log = scene.dir.path().join("log/packhorse.log");
+    scene.gateway.set_env("PACKHORSE_LOG_FILE", log.to_str().unwrap());
+    let mut daemon = scene.gateway.spawn(&["run"]);
+    scene.arrives().await;
+    let says = async |words: &str| {
+        let began = Instant::now();
+        while !std::fs::read_to_string(&log).unwrap_or_default().contains(words) {
+            assert!(began.elapsed() < Duration::from_mins(1), "the log file does not say {words:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let hang_up =
+        |pid: u32| assert!(std::process::Command::new("kill").args(["-HUP", &pid.to_string()]).status().unwrap().success());
+    let good = std::fs::read_to_string(scene.gateway.config()).unwrap();
+
+    std::fs::write(scene.gateway.config(), good.replace("linger", "lingre")).unwrap();
+    hang_up(daemon.0.id());
+    says("the new configuration has problems: the old one stays").await;
+    scene.source.run("INSERT INTO Reading (time, nodeId, type, value) VALUES ('2026-02-01', 1, 0, 5)").await;
+    scene.arrives().await;
+
+    let mut other = Central::start(&scene.dir.path().join("gateway"), "packhorse").await;
+    std::fs::write(scene.gateway.config(), good).unwrap();
+    let Scene { dir, source, central, gateway } = scene;
+    let gateway = gateway.and_destination("other", other.addr);
+    let scene = Scene { dir, source, central, gateway };
+    hang_up(daemon.0.id());
+    says("the configuration was reloaded").await;
+    let status = scene
+        .until(&["queue", "status", "--json"], |status| {
+            let names = ["central", "other"];
+            (0..2).all(|place| {
+                let found = &status["destinations"][place];
+                found["destination"] == names[place]
+                    && found["streams"][0]["acked"] == 301
+                    && found["streams"][1]["acked"] == 60
+                    && found["pending"] == 0
+            })
+        })
+        .await;
+    assert_eq!(status["destinations"][1]["state"], "idle", "{status}");
+    compare(&scene.source, other.database()).await.assert_equal();
+    other.kill();
+    let (ended, took) = daemon.terminate().await;
+    assert!(ended.success() && took < Duration::from_secs(10), "{ended} after {took:?}");
+}
+
+/// A certificate that is none costs its own destination, and that only until the next reload.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_set_up_is_shown_and_is_served_after_a_reload_that_mends_it() {
+    let mut scene = Scene::set().await;
+    scene.central.restart().await;
+    let Scene { dir, source, central, gateway } = scene;
+    let mut other = Central::start(&dir.path().join("gateway"), "packhorse").await;
+    let gateway = gateway.and_destination("other", other.addr);
+    let good = std::fs::read_to_string(gateway.config()).unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let bad = format!("{}\nca_file = \"{}\"\n", good.trim_end(), ca.display());
+    std::fs::write(gateway.config(), &bad).unwrap();
+    let mut scene = Scene { dir, source, central, gateway };
+    let log = scene.dir.path().join("packhorse.log");
+    scene.gateway.set_env("PACKHORSE_LOG_FILE", log.to_str().unwrap());
+    let mut daemon = scene.gateway.spawn(&["run"]);
+    let hang_up =
+        || assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+    scene.arrives().await;
+    let shown = scene.until(&["queue", "status", "--json"], |status| status["destinations"][1]["state"] == "closed").await;
+    let sentence = shown["destinations"][1]["sentence"].as_str().unwrap();
+    assert!(sentence.contains("it cannot be set up") && sentence.contains("certificate"), "{sentence}");
+
+    std::fs::write(scene.gateway.config(), &good).unwrap();
+    hang_up();
+    let served = |status: &Value| {
+        [(0, 300), (1, 60)].iter().all(|(stream, rows)| status["destinations"][1]["streams"][stream]["acked"] == *rows)
+    };
+    scene.until(&["queue", "status", "--json"], served).await;
+    compare(&scene.source, other.database()).await.assert_equal();
+
+    // Settings of no use do not end what is served with the old ones.
+    std::fs::write(scene.gateway.config(), &bad).unwrap();
+    hang_up();
+    let began = Instant::now();
+    while !std::fs::read_to_string(&log).unwrap_or_default().contains("it goes on with the old ones") {
+        assert!(began.elapsed() < Duration::from_mins(1), "the refusal is not told");
+        sleep(Duration::from_millis(50)).await;
+    }
+    scene.source.run("INSERT INTO Reading (time, nodeId, type, value) VALUES ('2026-02-01', 1, 0, 5)").await;
+    let served = |status: &Value| status["destinations"][1]["streams"][0]["acked"] == 301;
+    scene.until(&["queue", "status", "--json"], served).await;
+    compare(&scene.source, other.database()).await.assert_equal();
+    other.kill();
+    daemon.terminate().await;
+}
+
+/// A wrong token is nobody's fault among the rows: they wait, with advice, and go on when the file is right and read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_parks_nothing_and_is_mended_by_its_file_and_a_reload() {
+    let scene = Scene::set().await;
+    let [tokens, token] = ["tokens", "token"].map(|name| scene.dir.path().join(name));
+    std::fs::write(&tokens, "house-17 the-right-token-of-house-17\n").unwrap();
+    let write = |text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(&token, text).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("a-token-that-nobody-knows\n");
+    let (addr, database) = (scene.central.addr, scene.central.database().to_owned());
+    let mut command = crate::support::gateway::packhorse();
+    command.args(["-q", "receiver", "--listen", &addr.to_string(), "--database", &format!("sqlite://{}", database.display())]);
+    command.env("PACKHORSE_RECEIVER_TOKENS_FILE", &tokens);
+    let _receiver = Running(command.spawn().unwrap());
+    let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
+    let with_token = format!("token_file = \"{}\"\nlinger =", token.display());
+    std::fs::write(scene.gateway.config(), config.replace("linger =", &with_token)).unwrap();
+
+    let mut daemon = scene.gateway.spawn(&["-q", "run"]);
+    let refused = |status: &Value| {
+        let found = &status["destinations"][0];
+        found["pending"] == READINGS + STATES && found["sentence"].as_str().is_some_and(|text| text.contains("check the token"))
+    };
+    let status = scene.until(&["queue", "status", "--json"], refused).await;
+    assert!(!status.to_string().contains("nobody-knows"), "{status}");
+    write("the-right-token-of-house-17\n");
+    assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+    scene.arrives().await;
+    let status = scene.json(&["queue", "status", "--json"]).await;
+    assert_eq!(status["destinations"][0]["parked"], 0, "{status}");
+    daemon.terminate().await;
+}

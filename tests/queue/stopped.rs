@@ -1,0 +1,57 @@
+//! On an outbox whose daemon is stopped.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_look_at_a_stopped_outbox_is_right_and_changes_nothing() {
+    let mut scene = Scene::captured().await;
+    every_look_is_right(&scene).await;
+    let status = scene.json(&["queue", "status", "--json"]).await;
+    assert_eq!(status["destinations"][0]["state"], "stopped");
+    scene.says(&["queue", "status", "--critical-age", "1s"], 2, "CRITICAL central").await;
+    scene.says(&["queue", "flush"], 3, "packhorse is stopped").await;
+    scene.says(&["queue", "repair"], 0, "is whole").await;
+
+    // A pause stays through the start of a daemon, and a run with an end ends.
+    scene.says(&["queue", "pause"], 0, "paused when packhorse runs").await;
+    assert_eq!(scene.json(&["queue", "status", "--json"]).await["destinations"][0]["state"], "paused");
+    scene.central.restart().await;
+    scene.says(&["run", "--once"], 1, "0 readings delivered so far, 300 wait").await;
+    scene.says(&["queue", "resume"], 0, "goes on when packhorse runs").await;
+    scene.says(&["run", "--once"], 0, "0 wait").await;
+    scene.comparison().await.assert_equal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_period_is_captured_again_and_arrives_once_in_effect() {
+    let mut scene = Scene::captured().await;
+    scene.central.restart().await;
+    code(&scene.gateway.output(&["run", "--once"]).await, 0);
+    scene.says(&["queue", "rewind", "--since", "2026-01-01T04:00:00", "--yes"], 0, "61 rows since 2026-01-01T04:00:00").await;
+    let status = scene.json(&["queue", "status", "--json"]).await;
+    assert_eq!(status["destinations"][0]["pending"], 61, "{status}");
+    let shown = scene.json(&["queue", "show", "reading", "300", "--json"]).await;
+    assert_eq!(shown["freshness"], "repeat");
+    // What the central server has lost is there again; what it has is not doubled.
+    code(&scene.gateway.output(&["run", "--once"]).await, 0);
+    scene.says(&["queue", "rewind", "--since", "beginning", "--yes"], 0, "360 rows since the beginning").await;
+    code(&scene.gateway.output(&["run", "--once"]).await, 0);
+    scene.comparison().await.assert_equal();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_to_a_full_stick_fails_and_leaves_no_half_file() {
+    let scene = Scene::set().await;
+    // It opens the outbox, so that the command writes nothing but the export.
+    let _daemon = scene.daemon().await;
+    scene.says(&["queue", "export", "--output", "/dev/full/x"], 1, "failed, and left no file").await;
+    // A file that cannot grow: the limit stands for a full stick.
+    let file = scene.dir.path().join("stick.jsonl");
+    let mut command = std::process::Command::new("bash");
+    let packhorse = scene.gateway.command(&["queue", "export", "--output", file.to_str().unwrap()]);
+    command.args(["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" \"$@\""]).arg(packhorse.get_program()).args(packhorse.get_args());
+    let output = command.output().unwrap();
+    code(&output, 1);
+    assert!(text(&output.stderr).contains("failed, and left no file"), "{}", text(&output.stderr));
+    assert!(!file.exists() && !file.with_extension("jsonl.part").exists());
+}

@@ -1,0 +1,283 @@
+//! What the daemon serves over HTTP, on the real program: page, JSON, metrics, health; hostile visitors; the page in Chromium.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+use support::{
+    Database, Mariadb, Schema, compare,
+    gateway::{Central, Gateway, Running, free_port},
+    greenhouse,
+};
+use tokio::time::{Instant, sleep};
+
+struct Scene {
+    dir: tempfile::TempDir,
+    source: Database,
+    central: Central,
+    gateway: Gateway,
+    page: SocketAddr,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Database::create(Mariadb::shared(), Schema::classic()).await;
+        greenhouse::load_catalog(&source).await;
+        source
+            .run(
+                "SET FOREIGN_KEY_CHECKS = 0;
+                 INSERT INTO Reading (time, nodeId, type, locationId, value)
+                     SELECT '2026-01-01' + INTERVAL seq MINUTE, IF(seq % 100, 1, 4242), 0, NULL, seq / 7 FROM seq_1_to_5000;
+                 INSERT INTO NodeState (time, nodeId, parent, `localtime`, seq_num, rssi)
+                     SELECT '2026-01-01' + INTERVAL seq MINUTE, 1, 0, seq, seq, -70 FROM seq_1_to_60",
+            )
+            .await;
+        let central = Central::start(dir.path(), "packhorse").await;
+        let page = free_port();
+        let gateway = Gateway::new(&dir.path().join("gateway"), source.url(), central.addr)
+            .with_env("PACKHORSE_STATUS_LISTEN", page.to_string());
+        Self { dir, source, central, gateway, page }
+    }
+
+    async fn daemon(&self) -> Running {
+        let daemon = self.gateway.spawn(&["-qq", "run"]);
+        let began = Instant::now();
+        while TcpStream::connect(self.page).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "the page does not come up");
+            sleep(Duration::from_millis(20)).await;
+        }
+        daemon
+    }
+
+    fn get(&self, path: &str, header: &str) -> (u16, String) {
+        let mut line = TcpStream::connect(self.page).unwrap();
+        line.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(line, "GET {path} HTTP/1.1\r\nHost: here\r\n{header}Connection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        line.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.get("/status.json", "").1).unwrap()
+    }
+
+    async fn until(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let status = self.json();
+            if is_so(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < Duration::from_mins(1), "{status}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn figure(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in\n{metrics}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn page_json_and_metrics_say_the_same_and_tell_what_is_held() {
+    let scene = Scene::set().await;
+    let mut daemon = scene.daemon().await;
+    let status = scene
+        .until(|status| {
+            status["destinations"][0]["parked"] == 50
+                && status["destinations"][0]["pending"] == 0
+                && status["destinations"][0]["streams"][1]["acked"] == 60
+        })
+        .await;
+    assert_eq!((&status["healthy"], &status["destinations"][0]["streams"][0]["acked"]), (&true.into(), &4950.into()), "{status}");
+    let (code, metrics) = scene.get("/metrics", "");
+    assert_eq!(code, 200);
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    for (name, expected) in [
+        ("packhorse_outbox_parked_rows{destination=\"central\",stream=\"reading\"}", 50.0),
+        ("packhorse_outbox_pending_rows{destination=\"central\",stream=\"reading\"}", 0.0),
+        ("packhorse_outbox_oldest_age_seconds{destination=\"central\"}", 0.0),
+        ("packhorse_delivered_rows_total{destination=\"central\",stream=\"reading\"}", 4950.0),
+        ("packhorse_delivered_rows_total{destination=\"central\",stream=\"nodestate\"}", 60.0),
+        ("packhorse_healthy", 1.0),
+    ] {
+        assert!((figure(&metrics, name) - expected).abs() < 0.5, "{name} in\n{metrics}");
+    }
+    assert!(figure(&metrics, "packhorse_requests_total{destination=\"central\",verdict=\"accepted\"}") >= 2.0, "{metrics}");
+    assert!(figure(&metrics, "packhorse_request_body_bytes_total{destination=\"central\"}") > 1000.0);
+    assert!(metrics.contains("# UNIT packhorse_outbox_oldest_age_seconds seconds"), "{metrics}");
+    assert_eq!(scene.get("/healthz", ""), (200, "ok\n".to_owned()));
+    let (code, page) = scene.get("/", "");
+    assert_eq!(code, 200);
+    for words in [
+        "packhorse on house-17",
+        "up to date, last delivery at",
+        "4,950",
+        "held until Node 4242 is mapped",
+        "prefers-color-scheme",
+    ] {
+        assert!(page.contains(words), "no {words:?} in\n{page}");
+    }
+    assert_eq!(scene.get("/elsewhere", "").0, 404);
+    assert!(daemon.terminate().await.1 < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_fails_when_there_is_work_and_no_progress_and_not_before() {
+    let mut scene = Scene::set().await;
+    scene.gateway.set_env("PACKHORSE_STATUS_STALL_AFTER", "6s");
+    scene.central.kill();
+    let _daemon = scene.daemon().await;
+    scene.until(|status| status["destinations"][0]["pending"].as_u64() > Some(5_000)).await;
+    assert_eq!(scene.get("/healthz", "").0, 200, "it has only begun");
+    scene.until(|status| status["healthy"] == false).await;
+    let (code, told) = scene.get("/healthz", "");
+    assert_eq!(code, 503);
+    assert!(told.contains("central: no progress for") && told.contains("waiting for the link since"), "{told}");
+    assert!(scene.get("/", "").1.contains("Not healthy: central: no progress"));
+    scene.central.restart().await;
+    scene.until(|status| status["healthy"] == true).await;
+    assert_eq!(scene.get("/healthz", "").0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_loopback_a_token_is_needed() {
+    let mut scene = Scene::set().await;
+    scene.gateway.set_env("PACKHORSE_STATUS_LISTEN", format!("0.0.0.0:{}", scene.page.port()));
+    let refused = scene.gateway.output(&["run"]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("without a token anybody could look"));
+    let file = scene.dir.path().join("token");
+    std::fs::write(&file, "let-me-in\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    scene.gateway.set_env("PACKHORSE_STATUS_TOKEN_FILE", file.to_str().unwrap());
+    let _daemon = scene.daemon().await;
+    for path in ["/", "/metrics", "/status.json", "/healthz", "/elsewhere"] {
+        assert_eq!(scene.get(path, "").0, 401, "{path}");
+        assert_eq!(scene.get(path, "Authorization: Bearer let-me-out\r\n").0, 401, "{path}");
+    }
+    assert_eq!(scene.get("/healthz", "Authorization: Bearer let-me-in\r\n").0, 200);
+    assert_eq!(scene.get("/", "Authorization: Basic YW55Ym9keTpsZXQtbWUtaW4=\r\n").0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_of_10_mb_and_500_open_connections_hold_up_nothing() {
+    let scene = Scene::set().await;
+    let _daemon = scene.daemon().await;
+    let mut line = TcpStream::connect(scene.page).unwrap();
+    line.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    line.write_all(b"GET / HTTP/1.1\r\nHost: here\r\n").unwrap();
+    let header = format!("X-Long: {}\r\n", "x".repeat(1_000));
+    let mut written = 0;
+    while written < 10 << 20 && line.write_all(header.as_bytes()).is_ok() {
+        written += header.len();
+    }
+    assert!(written < 10 << 20, "it is cut off early, after {written} bytes");
+    let open: Vec<_> = (0..500)
+        .map(|number| {
+            let mut line = TcpStream::connect(scene.page).unwrap();
+            if number % 2 == 0 {
+                let _ = line.write_all(b"GET / HTTP/1.1\r\nHost");
+            }
+            line
+        })
+        .collect();
+    assert_eq!(scene.get("/healthz", "").0, 200, "the newest is served");
+    scene.until(|status| status["destinations"][0]["pending"] == 0 && status["destinations"][0]["parked"] == 50).await;
+    let comparison = compare(&scene.source, scene.central.database()).await;
+    assert_eq!(comparison.readings.duplicated, 0);
+    drop(open);
+    for bad in [
+        "DELETE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        "\0\u{1}\u{2}\r\n\r\n",
+    ] {
+        let mut line = TcpStream::connect(scene.page).unwrap();
+        line.write_all(bad.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = line.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+}
+
+/// In Chromium, when `PACKHORSE_TEST_CHROMIUM` says where pictures go: at the width of a phone and of a desk, light and dark.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_in_chromium_holds_what_it_should_and_nothing_is_wider_than_the_screen() {
+    let Some(folder) = std::env::var_os("PACKHORSE_TEST_CHROMIUM").map(PathBuf::from) else {
+        println!("SKIPPED: PACKHORSE_TEST_CHROMIUM does not name a folder for pictures");
+        return;
+    };
+    let mut scene = Scene::set().await;
+    std::fs::create_dir_all(&folder).unwrap();
+    history(&scene.gateway.data_dir().join("central"));
+    let _daemon = scene.daemon().await;
+    scene.until(|status| status["destinations"][0]["parked"] == 50).await;
+    scene.central.kill();
+    scene.source.run("INSERT INTO Reading (time, nodeId, type, value) SELECT '2026-02-01' + INTERVAL seq MINUTE, 1, 0, seq FROM seq_1_to_12403").await;
+    scene.until(|status| status["destinations"][0]["state"] == "waiting").await;
+    for (name, width, height, flags) in [
+        ("phone-light", 390, 3800, &[][..]),
+        ("phone-dark", 390, 3800, &["--force-dark-mode", "--blink-settings=preferredColorScheme=0"]),
+        ("desk-light", 1280, 1800, &[]),
+        ("desk-dark", 1280, 1800, &["--force-dark-mode", "--blink-settings=preferredColorScheme=0"]),
+    ] {
+        let picture = folder.join(format!("{name}.png"));
+        chromium(
+            scene.page,
+            flags,
+            &[&format!("--window-size={width},{height}"), &format!("--screenshot={}", picture.display())],
+        );
+        assert!(std::fs::metadata(&picture).unwrap().len() > 20_000, "{name} is empty");
+    }
+    let dom = chromium(scene.page, &[], &["--dump-dom", "--virtual-time-budget=12000"]);
+    assert!(dom.contains("waiting for the link since") && dom.contains("12,403 readings"), "{dom}");
+    assert_eq!(dom.matches("<main").count(), 1, "the newest content took the place of the old");
+}
+
+fn chromium(page: SocketAddr, flags: &[&str], more: &[&str]) -> String {
+    let profile = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new("chromium");
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]).args(flags).args(more);
+    command.arg(format!("--user-data-dir={}", profile.path().display())).arg(format!("http://{page}/"));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A day of figures with an outage in it.
+fn history(folder: &Path) {
+    use packhorse::status::history::{Minute, write};
+    std::fs::create_dir_all(folder).unwrap();
+    let now = u32::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 60).unwrap();
+    for ago in 1..1_500_u32 {
+        let is_down = (300..420).contains(&ago) || (20..35).contains(&ago);
+        let captured = 80 + u64::from(ago * 37 % 41);
+        let minute = Minute {
+            at: now - ago,
+            pending: if is_down { u64::from(420 - ago.min(419)) * 100 } else { u64::from(ago % 7) * 12 },
+            captured,
+            delivered: if is_down { 0 } else { captured },
+            bytes: if is_down { 0 } else { captured * 6 },
+            requests: 1,
+            errors: u32::from(is_down),
+            round_trip_ms: if is_down { 0 } else { 90 + ago % 50 },
+            up_s: if is_down { 0 } else { 60 },
+            down_s: if is_down { 60 } else { 0 },
+            paused_s: 0,
+        };
+        write(folder, &minute).unwrap();
+    }
+}
