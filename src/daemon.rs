@@ -18,6 +18,7 @@ use crate::{
     capture::{self, CaptureError, CaptureReport, Until},
     config::{self, Config},
     domain::{Epoch, Micros, Retry},
+    edge::scaled,
     mysql::{self, MysqlSource},
     outbox::{DataDir, DataDirError, OpenOptions, Outbox, Snapshot, StoreError},
     ports::{Source, SourceError},
@@ -34,8 +35,8 @@ use crate::{
 
 /// Rows in a page of capture.
 const PAGE_ROWS_MAX: u32 = 10_000;
-/// Rows in a request.
-const REQUEST_ROWS_MAX: usize = 10_000;
+/// Rows in a request, at most; a fast link gets fewer.
+const REQUEST_ROWS_MAX: usize = 50_000;
 /// The longest wait for a source that is away, and before a failed outbox is opened again.
 const LOCAL_BACKOFF_MAX: Duration = Duration::from_mins(1);
 
@@ -375,8 +376,8 @@ impl Pipeline {
             source: source_options,
             sink: Arc::new(sink),
             capture: capture::Options {
-                poll_interval: source.poll_interval,
-                settle: source.settle,
+                poll_interval: scaled(source.poll_interval),
+                settle: scaled(source.settle),
                 page_rows_max: PAGE_ROWS_MAX,
                 outbox_bytes_max: destination.outbox_max_bytes,
                 disk_reserve_bytes: source.disk_reserve_bytes,
@@ -393,15 +394,15 @@ impl Pipeline {
             sender: sender::Options {
                 request_rows_max: REQUEST_ROWS_MAX,
                 request_bytes_max: destination.request_max_bytes,
-                backoff_max: destination.backoff_max,
-                linger: destination.linger,
-                pushstatus_interval: destination.pushstatus_interval,
+                backoff_max: scaled(destination.backoff_max),
+                linger: scaled(destination.linger),
+                pushstatus_interval: scaled(destination.pushstatus_interval),
                 label: config.gateway.id.clone(),
                 clock,
                 new_epoch: || Epoch(rand::random()),
                 helm: Arc::clone(&desk.helm),
             },
-            backoff_min: destination.backoff_min,
+            backoff_min: scaled(destination.backoff_min),
             desk,
         })
     }
@@ -552,10 +553,12 @@ pub fn rest_options(destination: &config::Destination, source: crate::domain::So
         auth,
         ca_pem: destination.ca_pem.clone().map(String::into_bytes),
         client_identity_pem: destination.client_identity_pem.as_ref().map(|pem| pem.expose().as_bytes().to_vec()),
-        proxy: destination.proxy.as_ref().map(|proxy| proxy.expose().to_string()),
+        proxy: (destination.proxy.as_ref().map(|proxy| proxy.expose().to_string()))
+            .or_else(|| rest::proxy_of_environment(destination.url.as_str())),
         request_bytes_max: destination.request_max_bytes,
-        connect_deadline: rest::Options::CONNECT_DEADLINE,
+        connect_deadline: scaled(rest::Options::CONNECT_DEADLINE),
         answer_deadline: answer_deadline(),
+        stall_deadline: answer_deadline().min(scaled(rest::Options::STALL_DEADLINE)),
         source,
     }
 }
@@ -566,7 +569,7 @@ fn answer_deadline() -> Duration {
     if let Some(seconds) = std::env::var("PACKHORSE_TEST_ANSWER_DEADLINE_SECONDS").ok().and_then(|text| text.parse().ok()) {
         return Duration::from_secs(seconds);
     }
-    rest::Options::ANSWER_DEADLINE
+    scaled(rest::Options::ANSWER_DEADLINE)
 }
 
 fn retry(min: Duration, max: Duration) -> Retry {

@@ -307,6 +307,10 @@ pub struct Delivered {
     pub body_bytes: u64,
     /// How long the answer took.
     pub took: Duration,
+    /// How much of that the body was on its way, at most.
+    pub uploaded: Duration,
+    /// How long the destination may have been at work on it, at most.
+    pub answered: Duration,
 }
 
 /// Whether a destination has a row.
@@ -370,6 +374,11 @@ pub trait Sink: Send + Sync {
 
     /// How the destination keeps the rows of a stream. Costs a request at most, the first time.
     async fn keeping(&self, stream: Stream) -> Result<Keeping, Outcome>;
+
+    /// Whether anybody answers there, for as little as that costs. An error when nobody does.
+    async fn reach(&self) -> Result<(), Outcome> {
+        Ok(())
+    }
 
     /// What all calls together have cost.
     fn traffic(&self) -> Traffic;

@@ -25,6 +25,7 @@ mod journal;
 pub mod pace;
 pub mod prepare;
 pub mod told;
+mod wait;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,14 +43,14 @@ use self::{
     helm::{Doing, Helm},
     isolating::Begin,
     journal::OutboxJournal,
-    pace::Pace,
+    pace::{Aim, Pace, Sample},
     prepare::Prepared,
     told::Judged,
 };
 use crate::{
     catalog::{self, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
     domain::{Catalog, Epoch, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
-    edge,
+    edge::{self, scaled},
     outbox::{Batch, Extent, Intent, Outbox, Snapshot, StoreError},
     ports::{Delivered, Sink, Summary},
 };
@@ -115,7 +116,7 @@ pub async fn run(
         options,
         captured,
         retry,
-        pace: Pace::new(options.request_rows_max, options.request_bytes_max),
+        pace: Pace::new(options.request_rows_max, options.request_bytes_max, aim()),
         synced: None,
         recheck: Recheck::All,
         proved: Instant::now(),
@@ -176,7 +177,7 @@ const FAILURES: u32 = 3;
 impl Sender<'_> {
     async fn run(mut self) -> Result<(), StoreError> {
         if let Some(intent) = self.outbox.snapshot().create_intent {
-            sleep(Duration::from_millis(intent.patience_ms.into()).max(EARLIER_LIFE)).await;
+            sleep(scaled(Duration::from_millis(intent.patience_ms.into()).max(EARLIER_LIFE))).await;
         }
         self.leftover();
         let mut next = None;
@@ -243,7 +244,7 @@ impl Sender<'_> {
         if self.answered_rows > 0 && rows <= self.answered_rows.saturating_mul(2) {
             return self.slowest * 3;
         }
-        shortened_patience().unwrap_or_else(|| EARLIER_LIFE + ROW_TIME * 3 * rows as u32)
+        shortened_patience().unwrap_or_else(|| scaled(EARLIER_LIFE + ROW_TIME * 3 * rows as u32))
     }
 
     /// Rows of a stream's next batch, at most: what is asked for together has the bounds that it was sent with.
@@ -251,9 +252,9 @@ impl Sender<'_> {
         match &self.front(stream).doubt {
             Some(Doubt { end, sent }) if self.asks() => match sent {
                 Sent::Together(_) => end.since(from) as usize,
-                Sent::Each => self.pace.rows().min(end.since(from) as usize).min(ask::EACH_ROWS_MAX),
+                Sent::Each => self.pace.rows(stream).min(end.since(from) as usize).min(ask::EACH_ROWS_MAX),
             },
-            Some(_) | None => self.pace.rows(),
+            Some(_) | None => self.pace.rows(stream),
         }
     }
 
@@ -319,7 +320,9 @@ impl Sender<'_> {
         }
         match outcome.verdict {
             Verdict::Accepted => {
-                self.pace.accepted(rows, delivered.body_bytes);
+                let answered = delivered.took.saturating_sub(delivered.uploaded);
+                let sample = Sample { rows, body_bytes: delivered.body_bytes, uploaded: delivered.uploaded, answered };
+                self.pace.accepted(stream, &sample);
                 self.front_mut(stream).standing = Standing::Well;
                 self.all_well();
                 let taken = outcome.told.as_ref().map(|_| batch.end().minus_one());
@@ -333,7 +336,7 @@ impl Sender<'_> {
             Verdict::TooLarge if rows > 1 && self.pace.too_large(rows) && outcome.trace == Trace::Nothing => Ok(None),
             Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => {
                 if outcome.trace != Trace::Nothing {
-                    self.doubt(&batch, prepared, delivered.took);
+                    self.doubt(&batch, prepared, delivered.answered);
                 }
                 // An error that was answered says nothing of the link.
                 if outcome.verdict == Verdict::Unknown && outcome.trace == Trace::Possible {
@@ -374,17 +377,19 @@ impl Sender<'_> {
         edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
         edge::pass("deliver:answered");
+        self.pace.sent(batch.rows.stream(), sent.len(), delivered.body_bytes);
         self.options.helm.answered(&delivered, (self.options.clock)());
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = sent.len(), body_bytes = delivered.body_bytes,
-            took_ms = delivered.took.as_millis() as u64, outcome = %delivered.outcome, "request"
+            took_ms = delivered.took.as_millis() as u64,
+            uploaded_ms = delivered.uploaded.as_millis() as u64, outcome = %delivered.outcome, "request"
         );
         if let Some(told) = &delivered.outcome.told {
             self.heed(stream, told, delivery.bounds.taken, sent_up_to);
         }
         if delivered.outcome.verdict == Verdict::Accepted {
             // An answer, so it tells how long this server takes; what it took long ago counts less and less.
-            self.slowest = delivered.took.max(self.slowest * 7 / 8);
+            self.slowest = delivered.answered.max(self.slowest * 7 / 8);
             self.answered_rows = self.answered_rows.max(sent.len());
         }
         delivered
@@ -455,7 +460,7 @@ impl Sender<'_> {
 
     /// A stale mapping may be what was refused, and a long outage may have replaced the server.
     fn doubt_mappings(&mut self, is_suspected: bool) {
-        if is_suspected || self.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= OUTAGE) {
+        if is_suspected || self.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= scaled(OUTAGE)) {
             self.recheck = Recheck::All;
             self.synced = None;
         }
@@ -463,14 +468,14 @@ impl Sender<'_> {
 
     fn catalog_due(&mut self) -> bool {
         let snapshot = self.outbox.snapshot();
-        if self.proved.elapsed() >= MAPPINGS_RECHECK {
+        if self.proved.elapsed() >= scaled(MAPPINGS_RECHECK) {
             self.recheck = Recheck::All;
             return true;
         }
         match &self.synced {
             None => true,
             Some((catalog, _)) if !Arc::ptr_eq(catalog, &snapshot.catalog) => true,
-            Some((_, at)) => !snapshot.held.is_empty() && at.elapsed() >= HELD_RECHECK,
+            Some((_, at)) => !snapshot.held.is_empty() && at.elapsed() >= scaled(HELD_RECHECK),
         }
     }
 
@@ -611,7 +616,7 @@ impl Sender<'_> {
         let work = |snapshot: &Snapshot| {
             snapshot.pending() > 0 || catalog.as_ref().is_none_or(|catalog| !Arc::ptr_eq(catalog, &snapshot.catalog))
         };
-        let rows = self.pace.rows() as u64;
+        let rows = self.pace.rows(Stream::Reading) as u64;
         let gather = async {
             // The outbox outlives the watch: it cannot end first.
             let _ = watch.wait_for(work).await;
@@ -625,7 +630,7 @@ impl Sender<'_> {
             () = gather => {}
             () = self.options.helm.flushed() => {}
             () = sleep_until(self.status_due) => {}
-            () = sleep(HELD_RECHECK) => {}
+            () = sleep(scaled(HELD_RECHECK)) => {}
             () = end_of_capture(self.captured) => {}
         }
     }
@@ -643,34 +648,6 @@ impl Sender<'_> {
             tracing::info!(outbox = %self.outbox.path().display(), after_seconds = since.elapsed().as_secs(), "delivery goes on");
         }
     }
-
-    /// Tells the trouble when it is news, and waits.
-    async fn wait_out(&mut self, outcome: &Outcome) -> Result<(), StoreError> {
-        let backoff = self.retry.next_wait();
-        let wait = match outcome.verdict {
-            Verdict::Misconfigured => backoff.max(self.options.backoff_max / 10),
-            // The server may still be busy with what it may have read.
-            _ if outcome.trace != Trace::Nothing => backoff.max(self.slowest * 3),
-            Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge | Verdict::Refused => backoff,
-        };
-        let wait = wait.max(outcome.retry_after.unwrap_or_default());
-        let text = outcome.to_string();
-        if self.trouble.as_ref().is_none_or(|(told, _)| *told != text) {
-            match outcome.verdict {
-                Verdict::Misconfigured | Verdict::Refused => {
-                    tracing::error!(outcome = text, next_try_seconds = wait.as_secs(), "delivery waits");
-                }
-                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge => {
-                    tracing::warn!(outcome = text, next_try_seconds = wait.as_secs(), "delivery waits");
-                }
-            }
-            self.outbox.note_trouble((self.options.clock)(), text.clone()).await?;
-            let since = self.trouble.take().map_or_else(Instant::now, |(_, since)| since);
-            self.trouble = Some((text, since));
-        }
-        self.options.helm.wait(outcome, (self.options.clock)(), wait).await;
-        Ok(())
-    }
 }
 
 /// Only rows that were never sent before, all of them in one request, arrive together.
@@ -679,6 +656,12 @@ fn extent(batch: &Batch, prepared: &Prepared) -> Extent {
         Freshness::New if prepared.sent.len() == batch.rows.len() => Extent::Whole,
         Freshness::New | Freshness::Repeat => Extent::Parts,
     }
+}
+
+/// What is aimed at, as long as tests let it be.
+fn aim() -> Aim {
+    let Aim { link, server } = Aim::default();
+    Aim { link: scaled(link), server: scaled(server) }
 }
 
 async fn end_of_capture(captured: Option<&CancellationToken>) {

@@ -67,7 +67,13 @@ impl Sink for ModelSink {
             }
             model.rows += delivery.rows.len() as u64;
         });
-        Delivered { outcome: Outcome::new(Verdict::Accepted, "taken"), body_bytes: 1_000, took: Duration::from_millis(1) }
+        Delivered {
+            outcome: Outcome::new(Verdict::Accepted, "taken"),
+            body_bytes: 1_000,
+            took: Duration::from_millis(1),
+            uploaded: Duration::ZERO,
+            answered: Duration::from_millis(1),
+        }
     }
 
     async fn find(&self, ask: &Ask) -> Result<Vec<RemoteEntity>, Outcome> {

@@ -25,6 +25,7 @@ fn sink(central: &Central) -> RestSink {
         request_bytes_max: 1 << 20,
         connect_deadline: Options::CONNECT_DEADLINE,
         answer_deadline: Options::ANSWER_DEADLINE,
+        stall_deadline: Options::STALL_DEADLINE,
         source: SourceId(7),
     })
     .unwrap()

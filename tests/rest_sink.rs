@@ -27,6 +27,7 @@ fn options(url: &str) -> Options {
         request_bytes_max: 1 << 20,
         connect_deadline: Duration::from_secs(5),
         answer_deadline: Duration::from_secs(5),
+        stall_deadline: Options::STALL_DEADLINE,
         source: SourceId(0xfeed),
     }
 }

@@ -161,6 +161,9 @@ pub fn classify(answer: &Answer, evidence: &Evidence) -> Outcome {
         (Answer::Status(_) | Answer::TooLong { .. }, Verdict::NotStored | Verdict::Misconfigured) => {
             outcome.leaving(Trace::Possible)
         }
+        (Answer::NoConnection { .. } | Answer::BrokenAfterSend { .. } | Answer::TimedOutAfterSend { .. }, _) => {
+            outcome.of_silence()
+        }
         _ => outcome,
     }
 }

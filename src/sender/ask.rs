@@ -139,7 +139,7 @@ impl Sender<'_> {
                         Testimony::Absent => {
                             tracing::info!(%stream, first = %batch.first, rows = sent.len(), "asked: nothing of it had arrived");
                             self.front_mut(stream).doubt = None;
-                            return Ok(Asked::Again(self.pace.rows()));
+                            return Ok(Asked::Again(self.pace.rows(stream)));
                         }
                         Testimony::Unclear => {
                             let end = doubt.end;

@@ -1,5 +1,6 @@
 mod asking;
 mod isolating;
+mod outages;
 mod rebuilt;
 mod telling;
 
@@ -199,7 +200,8 @@ const TOOK: Duration = Duration::from_millis(20);
 impl Sink for ModelSink {
     async fn deliver(&self, delivery: &Delivery) -> Delivered {
         let took = TOOK + self.with(|model| model.bulk_takes);
-        let came = |outcome| Delivered { outcome, body_bytes: 1_000, took };
+        let body_bytes = 10 * delivery.rows.len() as u64;
+        let came = |outcome| Delivered { outcome, body_bytes, took, uploaded: Duration::ZERO, answered: took };
         let delivered = |verdict| came(Outcome::new(verdict, "scripted"));
         let error = || came(Outcome::new(Verdict::Unknown, "status 500: it failed").leaving(Trace::Unlikely));
         sleep(took).await;
