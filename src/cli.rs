@@ -7,6 +7,7 @@ pub mod cleardb;
 pub mod datagen;
 pub mod import_legacy;
 pub mod logging;
+pub mod owner;
 pub mod pages;
 pub mod progress;
 pub mod queue;
@@ -171,9 +172,14 @@ pub struct Context {
 }
 
 impl Context {
-    /// The configuration, checked.
+    /// The configuration, checked. Root becomes the owner of the data directory that it names, once its secrets are read.
     pub fn config(&self) -> Result<Config, CliError> {
-        Ok(Config::load(self.global.config.as_deref(), self.env.iter().cloned())?)
+        let config = Config::load(self.global.config.as_deref(), self.env.iter().cloned())?;
+        // A reload comes from within the runtime: who we are was settled before that began.
+        if tokio::runtime::Handle::try_current().is_err() {
+            owner::become_owner_of(&config.gateway.data_dir)?;
+        }
+        Ok(config)
     }
 
     /// The configuration, or what an empty file means where none was named and none is there.
