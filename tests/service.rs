@@ -12,6 +12,8 @@ mod notify;
 mod owner;
 #[path = "service/stop.rs"]
 mod stop;
+#[path = "service/unit.rs"]
+mod unit;
 
 use std::time::Duration;
 

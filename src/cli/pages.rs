@@ -34,19 +34,16 @@ pub fn completions(args: &CompletionsArgs, mut command: Command) -> Result<Exit,
 
 /// Prints the main man page, or writes all of them into a folder.
 pub fn man(args: &ManArgs, command: Command) -> Result<Exit, CliError> {
-    match &args.dir {
-        Some(dir) => {
-            let failed = |cause: io::Error| CliError::Failed {
-                what: format!("cannot write man pages into {}", dir.display()),
-                cause: Some(cause.into()),
-            };
-            std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command, dir)).map_err(failed)?;
-        }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page).map_err(CliError::Output)?;
-            super::say_bytes(&page)?;
-        }
-    }
+    let Some(dir) = &args.dir else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page).map_err(CliError::Output)?;
+        super::say_bytes(&page)?;
+        return Ok(Exit::Done);
+    };
+    let failed = |cause: io::Error| CliError::Failed {
+        what: format!("cannot write man pages into {}", dir.display()),
+        cause: Some(cause.into()),
+    };
+    std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(command, dir)).map_err(failed)?;
     Ok(Exit::Done)
 }

@@ -220,7 +220,7 @@ mod tests {
     async fn a_flush_ends_a_wait_and_a_resume_a_pause() {
         let helm = Helm::default();
         let outcome = Outcome::new(Verdict::NotStored, "the link is down");
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         tokio::join!(helm.wait(&outcome, Micros(7), Duration::from_hours(1)), async {
             assert_eq!(helm.doing(), Doing::Waiting { outcome: outcome.clone(), until: Micros(3_600_000_007) });
             helm.flush();

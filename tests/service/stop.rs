@@ -14,7 +14,7 @@ async fn stops_well(scene: &Scene, gateway: Gateway, mut daemon: Running) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_large_table_is_captured() {
-    const ROWS: u64 = 200_000;
+    const ROWS: u64 = 60_000;
     let scene = Scene::without_rows(Schema::classic(), "packhorse").await;
     readings(&scene, ROWS).await;
     scene.proxy.cut().await;
