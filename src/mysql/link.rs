@@ -69,6 +69,9 @@ impl Link {
 
     /// The live connection, or a new one.
     pub(super) async fn take(&mut self) -> Result<Live, SourceError> {
+        if let Some(pulse) = &self.options.pulse {
+            pulse.beat();
+        }
         if let Some(live) = self.live.take() {
             return Ok(live);
         }

@@ -172,7 +172,9 @@ socket = "{socket}"
         std::fs::write(&path, config).unwrap();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
         // A server that an earlier life left at work is not waited out for as long as one that is not known.
-        Self { dir: dir.into(), env: vec![("PACKHORSE_TEST_PATIENCE_MS", "200".to_owned())] }
+        // A slow machine may take its time to stop.
+        let env = [("PACKHORSE_TEST_PATIENCE_MS", "200"), ("PACKHORSE_TEST_STOP_MAX_SECONDS", "300")];
+        Self { dir: dir.into(), env: env.map(|(name, value)| (name, value.to_owned())).into() }
     }
 
     /// With smaller requests than it would make by itself, to every destination.
