@@ -235,6 +235,7 @@ fn sender_options() -> sender::Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "bench".into(),
         clock: || Micros(0),
+        new_epoch: || Epoch(2),
         helm: std::sync::Arc::default(),
     }
 }
@@ -249,6 +250,7 @@ fn rest_options(central: &Central) -> rest::Options {
         request_bytes_max: 4 << 20,
         connect_deadline: rest::Options::CONNECT_DEADLINE,
         answer_deadline: rest::Options::ANSWER_DEADLINE,
+        stall_deadline: rest::Options::STALL_DEADLINE,
         source: ID,
     }
 }

@@ -6,19 +6,27 @@
 //!
 //! The one rule: the watermark moves only together with the rows that it covers.
 
+mod again;
 mod audit;
 mod closure;
 mod compare;
 mod gaps;
 mod generation;
 mod settle;
+mod told;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::{audit::Audits, generation::Found, settle::IdHorizon};
+use self::{
+    again::Turned,
+    audit::{Audits, Halt},
+    generation::Found,
+    settle::IdHorizon,
+    told::Told,
+};
 
 use crate::{
     domain::{Catalog, Entity, Freshness, LocalId, LocalRef, Micros, Position, Retry, Rows, Slot, Stream, ledger},
@@ -28,6 +36,8 @@ use crate::{
 
 /// Pages of one stream before the others get their turn.
 const TURN_PAGES: usize = 32;
+/// A poll that finds no end, and an audit, is broken off after so long: is the source still what it was, are its tables?
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// How often a paused capture looks whether there is room again.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -125,9 +135,9 @@ pub async fn run(
         until,
         audits: Audits::default(),
         waits_for_sending: false,
+        looked: None,
+        told: Told::default(),
     };
-    let mut trouble: Option<String> = None;
-    let mut paused: Option<&str> = None;
     // With an end: why the last try failed.
     let mut failed: Option<SourceError> = None;
     loop {
@@ -137,13 +147,14 @@ pub async fn run(
         };
         let pause = match polled {
             Ok(polled) => {
-                if trouble.take().is_some() {
-                    tracing::info!(outbox = %outbox.path().display(), "the source is back");
-                }
                 failed = None;
                 retry.reset();
-                if !matches!(polled, Polled::Paused(_)) && paused.take().is_some() {
-                    tracing::info!(outbox = %outbox.path().display(), "capture goes on");
+                match polled {
+                    Polled::Paused(_) | Polled::Unfinished => {}
+                    Polled::CaughtUp | Polled::Settling(_) | Polled::Sending => {
+                        capture.told.source_is_back(outbox);
+                        capture.told.goes_on(outbox);
+                    }
                 }
                 match (until, polled) {
                     (Until::CaughtUp, Polled::CaughtUp) => return Ok(CaptureReport { complete: true, ..capture.report }),
@@ -154,22 +165,21 @@ pub async fn run(
                         return Ok(capture.report);
                     }
                     (_, Polled::Paused(why)) => {
-                        if paused.replace(why) != Some(why) {
-                            tracing::warn!(outbox = %outbox.path().display(), why, "capture pauses; the source keeps the rows");
-                        }
+                        capture.told.pauses(outbox, why);
                         PAUSE
                     }
                     (_, Polled::Sending) => PAUSE,
+                    (_, Polled::Unfinished) => Duration::ZERO,
                     (Until::Stopped, Polled::CaughtUp | Polled::Settling(_)) => options.poll_interval,
                 }
             }
             Err(CaptureError::Source(error)) => {
-                if until == Until::CaughtUp && (needs_a_human(&error) || retry.failures() >= 3) {
+                if until == Until::CaughtUp && (told::needs_a_human(&error) || retry.failures() >= 3) {
                     return Err(error.into());
                 }
                 // Without an end the log tells it; with one, whoever waits for the end is told if it stays.
                 match until {
-                    Until::Stopped => complain(&mut trouble, &error),
+                    Until::Stopped => capture.told.waits(&error),
                     Until::CaughtUp => {
                         tracing::debug!(error = error.to_string(), "capture tries again");
                         failed = Some(error);
@@ -191,27 +201,6 @@ fn stopped(report: CaptureReport, failed: Option<SourceError>) -> Result<Capture
     failed.map_or(Ok(report), |error| Err(error.into()))
 }
 
-fn needs_a_human(error: &SourceError) -> bool {
-    match error {
-        SourceError::Denied { .. } | SourceError::Schema { .. } | SourceError::Row { .. } => true,
-        SourceError::Unreachable { .. } | SourceError::Query { .. } => false,
-    }
-}
-
-/// Says why capture waits, once for each reason.
-fn complain(trouble: &mut Option<String>, error: &SourceError) {
-    let text = error.to_string();
-    if trouble.as_ref() == Some(&text) {
-        return;
-    }
-    if needs_a_human(error) {
-        tracing::error!(error = text, "capture waits");
-    } else {
-        tracing::warn!(error = text, "capture waits for the source");
-    }
-    *trouble = Some(text);
-}
-
 enum Polled {
     /// Everything that was there when capture began has been appended.
     CaughtUp,
@@ -219,6 +208,8 @@ enum Polled {
     Settling(Duration),
     /// There is no room for more, for this reason.
     Paused(&'static str),
+    /// It took long, or the source is another one now: the next poll goes on, and looks at everything first.
+    Unfinished,
     /// What waits has to be sent before anything enters.
     Sending,
 }
@@ -238,10 +229,14 @@ struct Capture<'a> {
     audits: Audits,
     /// Whether it was told that a new generation waits.
     waits_for_sending: bool,
+    /// When the source was last found to be what it was; `None` when it has been connected to again since.
+    looked: Option<Instant>,
+    told: Told,
 }
 
 impl Capture<'_> {
     async fn poll(&mut self) -> Result<Polled, CaptureError> {
+        let began = Instant::now();
         let schema = self.source.connect().await?;
         let now = self.source.now().await?;
         if self.started.is_none() {
@@ -253,10 +248,12 @@ impl Capture<'_> {
             Found::Waits => return Ok(Polled::Sending),
         }
         self.follow_the_clock(&schema.streams, now).await?;
+        self.bound_the_doubt(&schema.streams, now).await?;
         let horizon = now.minus(self.options.settle);
         self.refresh_catalog().await?;
+        let all = schema.streams;
         let mut streams = Vec::new();
-        for stream in schema.streams {
+        for stream in all.clone() {
             let up_to = match stream.order {
                 Order::Key => UpTo::Time(horizon),
                 Order::Id => UpTo::Id(self.settled_id(stream.stream, now).await?),
@@ -264,7 +261,6 @@ impl Capture<'_> {
             streams.push((stream, up_to));
         }
         let mut stuck = None;
-        let all = streams.clone();
         while !streams.is_empty() {
             let mut unfinished = Vec::new();
             for (stream, up_to) in streams {
@@ -272,21 +268,52 @@ impl Capture<'_> {
                     Ok(Turn::Done) => {}
                     Ok(Turn::More) => unfinished.push((stream, up_to)),
                     Ok(Turn::Full(why)) => return Ok(Polled::Paused(why)),
+                    Ok(Turn::Changed) => return Ok(Polled::Unfinished),
                     // What a table holds is that table's own trouble: the others go on.
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
+                        if self.until == Until::Stopped {
+                            self.told.waits(&error);
+                        }
+                        // Whoever asks next connects anew.
+                        self.looked = None;
                         stuck = Some(error);
                     }
                     Err(error) => return Err(error),
                 }
             }
             streams = unfinished;
+            if stuck.is_none() {
+                self.told.source_is_back(self.outbox);
+            }
+            if !streams.is_empty() && (began.elapsed() >= LOOK_AGAIN || self.has_changed().await?) {
+                return Ok(Polled::Unfinished);
+            }
+        }
+        for stream in &all {
+            // With an end all of it, else a part at each poll.
+            loop {
+                match self.capture_again(stream).await {
+                    Ok(Turned::Done) => break,
+                    Ok(Turned::More) if self.until == Until::Stopped => break,
+                    Ok(Turned::More) => {}
+                    Ok(Turned::Full(why)) => return Ok(Polled::Paused(why)),
+                    Ok(Turned::Changed) => return Ok(Polled::Unfinished),
+                    Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
+                        stuck = Some(error);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
         let settles = self.started.is_some_and(|started| horizon <= started);
         // With an end, once: when all new rows are there.
         if self.until == Until::Stopped || !settles {
-            for (stream, _) in &all {
-                if let Some(why) = self.audit(stream, now).await? {
-                    return Ok(Polled::Paused(why));
+            for stream in &all {
+                match self.audit(stream, now).await? {
+                    None => {}
+                    Some(Halt::Full(why)) => return Ok(Polled::Paused(why)),
+                    Some(Halt::Changed) => return Ok(Polled::Unfinished),
                 }
             }
         }
@@ -406,6 +433,9 @@ impl Capture<'_> {
             let page_settled = up_to.settled(page);
             let (freshness, alike) = self.freshness(stream, &page_settled).await?;
             let Some(last) = alike.checked_sub(1) else { return Ok(Turn::Done) };
+            if !self.is_last_row_there(stream).await? {
+                return Ok(Turn::Changed);
+            }
             let short = alike == page_settled.len() && (alike < fetched || fetched < request.limit as usize);
             page = if alike == page_settled.len() { page_settled } else { page_settled.slice(0, alike) };
             if stream.order == Order::Id {
@@ -418,17 +448,22 @@ impl Capture<'_> {
             let captured = Captured { rows: page, watermark, catalog, freshness, at };
             if short {
                 self.outbox.record(captured, change).await?;
+                self.told.goes_on(self.outbox);
                 return Ok(Turn::Done);
             }
             // A failing fetch must not hide that the page before it was appended, nor the other way round.
             let (appended, fetched) = tokio::join!(self.outbox.record(captured, change), self.source.page(&request));
             appended?;
+            self.told.goes_on(self.outbox);
             page = match fetched {
                 Err(SourceError::Row { .. }) => self.page_or_part(&mut request).await?,
                 fetched => fetched?,
             };
             if let Some(why) = outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
                 return Ok(Turn::Full(why));
+            }
+            if self.looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+                break;
             }
         }
         Ok(Turn::More)
@@ -532,6 +567,8 @@ enum Turn {
     More,
     /// There is no room for the next page, for this reason.
     Full(&'static str),
+    /// The source is another one now.
+    Changed,
 }
 
 /// The watermark must be of the kind that the table is paged by: a table that lost or gained its id is a human's matter.

@@ -7,6 +7,8 @@ pub mod cleardb;
 pub mod datagen;
 pub mod import_legacy;
 pub mod logging;
+pub mod owner;
+pub mod pages;
 pub mod progress;
 pub mod queue;
 pub mod receiver;
@@ -21,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     chain,
@@ -152,6 +154,10 @@ enum Command {
     Cleardb(cleardb::CleardbArgs),
     /// Turn the old push script's files into a configuration and checked mappings
     ImportLegacy(import_legacy::ImportLegacyArgs),
+    /// Print completions for a shell
+    Completions(pages::CompletionsArgs),
+    /// Print the man page, or write one for each command into a folder
+    Man(pages::ManArgs),
 }
 
 /// How long threads without a caller are waited for at the end.
@@ -166,9 +172,14 @@ pub struct Context {
 }
 
 impl Context {
-    /// The configuration, checked.
+    /// The configuration, checked. Root becomes the owner of the data directory that it names, once its secrets are read.
     pub fn config(&self) -> Result<Config, CliError> {
-        Ok(Config::load(self.global.config.as_deref(), self.env.iter().cloned())?)
+        let config = Config::load(self.global.config.as_deref(), self.env.iter().cloned())?;
+        // A reload comes from within the runtime: who we are was settled before that began.
+        if tokio::runtime::Handle::try_current().is_err() {
+            owner::become_owner_of(&config.gateway.data_dir)?;
+        }
+        Ok(config)
     }
 
     /// The configuration, or what an empty file means where none was named and none is there.
@@ -247,8 +258,13 @@ pub fn stop_on_signals(stop: &CancellationToken) -> Result<(), CliError> {
 
 /// Writes an answer to standard output.
 pub fn say(text: &str) -> Result<(), CliError> {
+    say_bytes(text.as_bytes())
+}
+
+/// The same of what may not be text.
+pub fn say_bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::Output)
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(CliError::Output)
 }
 
 /// Asks a person on the terminal, and gives the line that was typed; `None` where nobody is there to be asked.
@@ -307,6 +323,8 @@ fn carry_out(command: &Command, context: &Context) -> Result<Exit, CliError> {
         Command::Datagen(args) => datagen::run(args, context),
         Command::Cleardb(args) => cleardb::run(args, context),
         Command::ImportLegacy(args) => import_legacy::run(args, context),
+        Command::Completions(args) => pages::completions(args, Cli::command()),
+        Command::Man(args) => pages::man(args, Cli::command()),
     }
 }
 
@@ -324,7 +342,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
     }
 

@@ -5,6 +5,8 @@
 //!
 //! The one rule: every loop is joined before this returns, and what a loop was doing when it was stopped is safe to be cut off anywhere.
 
+pub mod service;
+
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
@@ -18,6 +20,7 @@ use crate::{
     capture::{self, CaptureError, CaptureReport, Until},
     config::{self, Config},
     domain::{Epoch, Micros, Retry},
+    edge::scaled,
     mysql::{self, MysqlSource},
     outbox::{DataDir, DataDirError, OpenOptions, Outbox, Snapshot, StoreError},
     ports::{Source, SourceError},
@@ -27,17 +30,20 @@ use crate::{
     status::{
         board::{Board, Desk, Slot},
         sampler,
-        socket::Socket,
+        socket::{Socket, SocketError},
         web::{self, Site},
     },
 };
 
 /// Rows in a page of capture.
 const PAGE_ROWS_MAX: u32 = 10_000;
-/// Rows in a request.
-const REQUEST_ROWS_MAX: usize = 10_000;
+/// Rows in a request, at most; a fast link gets fewer.
+const REQUEST_ROWS_MAX: usize = 50_000;
 /// The longest wait for a source that is away, and before a failed outbox is opened again.
 const LOCAL_BACKOFF_MAX: Duration = Duration::from_mins(1);
+
+/// How long a stop may take: what has not ended then is cut off, which is as safe as a power loss. With the threads' own end it stays below 10 s.
+const STOP_MAX: Duration = Duration::from_secs(7);
 
 /// How long to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,13 @@ pub struct Summary {
     pub error: Option<PipelineError>,
 }
 
+impl Summary {
+    /// Of a pipeline that has nothing else to say.
+    fn of(destination: &str, error: PipelineError) -> Self {
+        Self { destination: destination.to_owned(), outbox: None, captured: None, error: Some(error) }
+    }
+}
+
 /// Why a pipeline ended early.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PipelineError {
@@ -73,6 +86,9 @@ pub enum PipelineError {
     /// A file that its settings name is of no use: it waits for an operator and a reload, and its outbox keeps what is in it.
     #[error("it cannot be set up")]
     Setup(#[source] Arc<RestError>),
+    /// It did not end in time after a stop, and was cut off. Everything committed is on the disk.
+    #[error("it did not end in time, and was cut off")]
+    Late,
     /// A defect: a loop panicked. Everything committed is on the disk.
     #[error("a defect stopped it: {0}")]
     Defect(String),
@@ -130,21 +146,46 @@ pub async fn run(
         "packhorse runs"
     );
     let ended = CancellationToken::new();
-    let windows = windows(config, &board, mode, ended.clone());
+    // Whoever waited for the start may ask at once.
+    let socket = Socket::bind(&config.status.socket).await;
+    service::ready();
+    let windows = windows(config, socket, &board, mode, ended.clone());
     let work = async {
         let summaries = fleet.run(&mut changes).await;
         ended.cancel();
         summaries
     };
-    let (mut summaries, ()) = tokio::join!(work, windows);
+    let watched = service::watch(Arc::clone(&board), ended.clone());
+    let late = async {
+        stop.cancelled().await;
+        service::stopping();
+        sleep(stop_max()).await;
+    };
+    let mut summaries = tokio::select! {
+        (summaries, (), ()) = async { tokio::join!(work, windows, watched) } => summaries,
+        () = late => {
+            tracing::error!("it does not end in time, and is cut off: everything committed is on the disk");
+            let desks = board.desks().into_iter();
+            desks.map(|desk| Summary::of(&desk.name, PipelineError::Late)).collect()
+        }
+    };
     summaries.sort_by(|a, b| a.destination.cmp(&b.destination));
     Ok(summaries)
 }
 
+/// Debug builds let the environment change it: for a test of a stop that hangs, and for machines on which everything takes minutes.
+fn stop_max() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = std::env::var("PACKHORSE_TEST_STOP_MAX_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        return Duration::from_secs(seconds);
+    }
+    STOP_MAX
+}
+
 /// Whatever the daemon can be looked at through; that one of them does not open is told and changes nothing else.
-async fn windows(config: &Config, board: &Arc<Board>, mode: Mode, ended: CancellationToken) {
+async fn windows(config: &Config, socket: Result<Socket, SocketError>, board: &Arc<Board>, mode: Mode, ended: CancellationToken) {
     let socket = async {
-        match Socket::bind(&config.status.socket).await {
+        match socket {
             Ok(socket) => socket.serve(Arc::clone(board), ended.clone()).await,
             Err(error) => tracing::warn!(error = crate::chain(&error), "commands cannot reach this daemon"),
         }
@@ -292,8 +333,7 @@ impl Fleet<'_> {
             }
         }
         for (destination, cause) in std::mem::take(&mut self.refused) {
-            let error = Some(PipelineError::Setup(cause));
-            summaries.insert(destination.clone(), Summary { destination, outbox: None, captured: None, error });
+            summaries.insert(destination.clone(), Summary::of(&destination, PipelineError::Setup(cause)));
         }
         summaries.into_values().collect()
     }
@@ -310,6 +350,7 @@ impl Fleet<'_> {
             Ok(()) => tracing::info!(destinations = self.lives.len(), "the configuration was reloaded"),
             Err(error) => tracing::error!(error, "the new configuration cannot be used: the old one stays"),
         }
+        service::ready();
     }
 }
 
@@ -324,11 +365,11 @@ async fn revive(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Summary {
             Some(Err(defect)) => defect.to_string(),
             None => "it ended without a word".to_owned(),
         };
+        pipeline.desk.pulse.enter("waiting to begin again", LOCAL_BACKOFF_MAX + service::STEP_MAX);
         pipeline.desk.set(Slot::Closed(format!("a defect stopped it: {defect}")));
         tracing::error!(destination = pipeline.name, defect, "a defect stopped this pipeline; what was committed is on the disk");
         if pipeline.mode == Mode::Once || stop.is_cancelled() {
-            let error = Some(PipelineError::Defect(defect));
-            return Summary { destination: pipeline.name.clone(), outbox: None, captured: None, error };
+            return Summary::of(&pipeline.name, PipelineError::Defect(defect));
         }
         tokio::select! {
             () = sleep(LOCAL_BACKOFF_MAX) => {}
@@ -362,11 +403,12 @@ impl Pipeline {
         let name = destination.name.clone();
         let sink = RestSink::new(rest_options(destination, data_dir.source()));
         let sink = sink.map_err(|cause| DaemonError::Destination { name: name.clone(), cause })?;
-        let source_options = mysql_options(source);
+        let mut source_options = mysql_options(source);
         // A bad url is told now, not by a loop that tries it for ever.
         MysqlSource::new(source_options.clone())?;
         let path = data_dir.outbox(&name);
         let desk = Arc::new(desk(source, destination, &path, Drained::Yes, helm));
+        source_options.pulse = Some(Arc::clone(&desk.pulse));
         Ok(Self {
             path,
             mode,
@@ -375,8 +417,8 @@ impl Pipeline {
             source: source_options,
             sink: Arc::new(sink),
             capture: capture::Options {
-                poll_interval: source.poll_interval,
-                settle: source.settle,
+                poll_interval: scaled(source.poll_interval),
+                settle: scaled(source.settle),
                 page_rows_max: PAGE_ROWS_MAX,
                 outbox_bytes_max: destination.outbox_max_bytes,
                 disk_reserve_bytes: source.disk_reserve_bytes,
@@ -393,14 +435,15 @@ impl Pipeline {
             sender: sender::Options {
                 request_rows_max: REQUEST_ROWS_MAX,
                 request_bytes_max: destination.request_max_bytes,
-                backoff_max: destination.backoff_max,
-                linger: destination.linger,
-                pushstatus_interval: destination.pushstatus_interval,
+                backoff_max: scaled(destination.backoff_max),
+                linger: scaled(destination.linger),
+                pushstatus_interval: scaled(destination.pushstatus_interval),
                 label: config.gateway.id.clone(),
                 clock,
+                new_epoch: || Epoch(rand::random()),
                 helm: Arc::clone(&desk.helm),
             },
-            backoff_min: destination.backoff_min,
+            backoff_min: scaled(destination.backoff_min),
             desk,
         })
     }
@@ -428,6 +471,7 @@ impl Pipeline {
                 told.clear();
             }
             let wait = retry.next_wait();
+            self.desk.pulse.enter("waiting to open its outbox again", wait + service::limit(service::STEP_MAX));
             if told == text {
                 tracing::debug!(destination = self.name, again_in_seconds = wait.as_secs(), "the outbox failed again");
             } else {
@@ -454,12 +498,23 @@ impl Pipeline {
         let options = OpenOptions { epoch: Epoch(rand::random()), ..self.open.clone() };
         let path = self.path.clone();
         self.desk.set(Slot::Opening);
+        self.desk.pulse.enter("opening its outbox", service::OPENING_MAX);
         let outbox = match tokio::task::spawn_blocking(move || Outbox::open(&path, &options)).await {
             Ok(opened) => opened?,
             Err(defect) => std::panic::resume_unwind(defect.into_panic()),
         };
         self.desk.set(Slot::Open(outbox.clone()));
-        let result = self.join_loops(&outbox, stop, summary).await;
+        let pause = self.capture.poll_interval.max(LOCAL_BACKOFF_MAX);
+        self.desk.pulse.enter("capturing", service::limit(pause + service::STEP_MAX));
+        let result = loop {
+            let result = self.join_loops(&outbox, stop, summary).await;
+            // With an end: what a receiver turns out to have lost, when everything was captured, is still to be captured once more.
+            let is_lost = outbox.snapshot().streams.iter().any(|state| state.elsewhere.again.is_some());
+            let goes_on = result.is_ok() && summary.captured.is_some_and(|report| report.complete) && !stop.is_cancelled();
+            if self.mode == Mode::Daemon || !is_lost || !goes_on {
+                break result;
+            }
+        };
         self.desk.set(Slot::Closed("packhorse is stopping".to_owned()));
         summary.outbox = Some(outbox.snapshot());
         // Closing syncs, which takes its time on a slow disk.
@@ -519,7 +574,14 @@ pub fn desk(
 
 /// How the source is reached.
 pub fn mysql_options(source: &config::Source) -> mysql::Options {
-    mysql::Options::new(source.url.expose())
+    let options = mysql::Options::new(source.url.expose());
+    #[cfg(debug_assertions)]
+    if let Some(seconds) = std::env::var("PACKHORSE_TEST_QUERY_DEADLINE_SECONDS").ok().and_then(|text| text.parse().ok()) {
+        // A test of a query that hangs takes seconds.
+        let deadline = Duration::from_secs(seconds);
+        return mysql::Options { deadline, connect_deadline: deadline, ..options };
+    }
+    options
 }
 
 /// How a destination is reached.
@@ -536,10 +598,12 @@ pub fn rest_options(destination: &config::Destination, source: crate::domain::So
         auth,
         ca_pem: destination.ca_pem.clone().map(String::into_bytes),
         client_identity_pem: destination.client_identity_pem.as_ref().map(|pem| pem.expose().as_bytes().to_vec()),
-        proxy: destination.proxy.as_ref().map(|proxy| proxy.expose().to_string()),
+        proxy: (destination.proxy.as_ref().map(|proxy| proxy.expose().to_string()))
+            .or_else(|| rest::proxy_of_environment(destination.url.as_str())),
         request_bytes_max: destination.request_max_bytes,
-        connect_deadline: rest::Options::CONNECT_DEADLINE,
+        connect_deadline: scaled(rest::Options::CONNECT_DEADLINE),
         answer_deadline: answer_deadline(),
+        stall_deadline: answer_deadline().min(scaled(rest::Options::STALL_DEADLINE)),
         source,
     }
 }
@@ -550,7 +614,7 @@ fn answer_deadline() -> Duration {
     if let Some(seconds) = std::env::var("PACKHORSE_TEST_ANSWER_DEADLINE_SECONDS").ok().and_then(|text| text.parse().ok()) {
         return Duration::from_secs(seconds);
     }
-    rest::Options::ANSWER_DEADLINE
+    scaled(rest::Options::ANSWER_DEADLINE)
 }
 
 fn retry(min: Duration, max: Duration) -> Retry {

@@ -28,4 +28,4 @@ pub use retry::{Jitter, Retry};
 pub use rows::{Cell, Column, Rows};
 pub use stream::{ColumnKind, ColumnSpec, Stream, StreamSpec};
 pub use time::Micros;
-pub use verdict::{Outcome, RefusedRow, Told, Trace, Verdict};
+pub use verdict::{Heard, Outcome, RefusedRow, Told, Trace, Verdict};

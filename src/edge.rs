@@ -14,6 +14,8 @@ pub const ALL: &[&str] = &[
     "make:current",
     "start:committed",
     "append:encoded",
+    "copy:synced",
+    "copy:rewritten",
     "commit:flushed",
     "commit:synced",
     "append:committed",
@@ -93,4 +95,24 @@ fn note(name: &str) {
 #[cfg(feature = "failpoints")]
 pub fn obey<'a>() -> fail::FailScenario<'a> {
     fail::FailScenario::setup()
+}
+
+/// How much faster than in life time passes for this program's own waits: a recorded link is replayed at the same speed. Always 1 but in builds
+/// for tests, where `PACKHORSE_TEST_SPEED_UP` says it.
+pub fn speed_up() -> u32 {
+    #[cfg(any(debug_assertions, feature = "failpoints"))]
+    {
+        static SPEED_UP: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+        *SPEED_UP.get_or_init(|| {
+            let text = std::env::var("PACKHORSE_TEST_SPEED_UP").ok();
+            text.and_then(|text| text.parse().ok()).filter(|times| (1..=10).contains(times)).unwrap_or(1)
+        })
+    }
+    #[cfg(not(any(debug_assertions, feature = "failpoints")))]
+    1
+}
+
+/// A wait of this program, as long as it is with [`speed_up`].
+pub fn scaled(wait: std::time::Duration) -> std::time::Duration {
+    wait / speed_up()
 }

@@ -39,6 +39,7 @@ pub mod edge;
 pub mod mysql;
 pub mod outbox;
 pub mod ports;
+pub mod pulse;
 pub mod queue;
 pub mod receiver;
 pub mod reconcile;

@@ -21,7 +21,7 @@ mod link;
 mod query;
 mod schema;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
@@ -37,6 +37,7 @@ use self::{
 use crate::{
     domain::{Catalog, Micros, Position, Rows, Slot, Stream, Tallies, Tally},
     ports::{Bucket, BucketRequest, Buckets, Order, PageRequest, SlotRequest, Source, SourceError, SourceSchema, TallyRequest},
+    pulse::Pulse,
 };
 
 /// Where the source is and how long it may take.
@@ -48,12 +49,14 @@ pub struct Options {
     pub deadline: Duration,
     /// How long connecting and looking at the schema may take.
     pub connect_deadline: Duration,
+    /// Beats with each question.
+    pub pulse: Option<Arc<Pulse>>,
 }
 
 impl Options {
     /// The usual deadlines: 30 s a query, 10 s to connect.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), deadline: Duration::from_secs(30), connect_deadline: Duration::from_secs(10) }
+        Self { url: url.into(), deadline: Duration::from_secs(30), connect_deadline: Duration::from_secs(10), pulse: None }
     }
 }
 

@@ -15,11 +15,13 @@
 mod ballast;
 mod compact;
 pub mod data_dir;
+pub mod elsewhere;
 pub mod format;
 pub mod ledger;
 mod ledger_file;
 pub mod look;
 mod parked;
+mod parked_copy;
 mod places;
 mod recover;
 pub mod remains;
@@ -43,6 +45,7 @@ use self::{ballast::Room, compact::Need, sidecar::Keeper, store::Store, writer::
 pub use self::{
     compact::Compacted,
     data_dir::{DataDir, DataDirError},
+    elsewhere::{Again, Doubted, Elsewhere, Image, Mark},
     format::{CreateIntent, Extent, Intent, Meta, Notes, Parked, Reason, StreamState},
     ledger::{Entry, LedgerChange, LedgerState, Repeats, Side},
     parked::{HeldRows, ParkedChunk, ParkedCursor},
@@ -92,6 +95,12 @@ impl Batch {
     /// The seq after its last row.
     pub fn end(&self) -> Seq {
         self.first.plus(self.rows.len() as u64)
+    }
+
+    /// One of its rows alone.
+    #[must_use]
+    pub fn only(&self, row: usize) -> Self {
+        Self { first: self.first.plus(row as u64), rows: self.rows.pick(&[row]), ..*self }
     }
 
     /// The run that it stands for, sent in that way.
@@ -205,7 +214,7 @@ impl Shared {
             tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
         }
         let mut due = self.compaction_due.lock().unwrap_or_else(PoisonError::into_inner);
-        let (files_bytes, pending_bytes) = (self.store().disk_bytes(), self.durable.borrow().live_bytes());
+        let (files_bytes, pending_bytes) = (self.store().sled_bytes(), self.durable.borrow().live_bytes());
         let is_early = Instant::now() < due.0 && pending_bytes >= due.1 / 2;
         // Only what costs more than these two figures keeps to a pace.
         if is_early || !compact::is_worth_it(need, pending_bytes, files_bytes) {
@@ -395,8 +404,23 @@ impl Outbox {
         next: impl IntoIterator<Item = Intent>,
         at: Micros,
     ) -> Result<(), StoreError> {
+        self.settle_taken(batch, aside, next, None, at).await
+    }
+
+    /// The same, of rows that a packhorse receiver has taken up to a seq.
+    ///
+    /// # Panics
+    /// As [`settle`](Self::settle).
+    pub async fn settle_taken(
+        &self,
+        batch: Batch,
+        aside: Vec<SetAside>,
+        next: impl IntoIterator<Item = Intent>,
+        taken: Option<Seq>,
+        at: Micros,
+    ) -> Result<(), StoreError> {
         let next: Vec<Intent> = next.into_iter().collect();
-        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, at)).await?;
+        self.change(move |store, writer| writer.settle(store, &batch, &aside, &next, taken, at)).await?;
         let shared = Arc::clone(&self.0);
         off_thread(move || {
             shared.compact_if_due(Need::Tidiness);

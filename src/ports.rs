@@ -226,6 +226,8 @@ pub struct Bounds {
     pub first: Seq,
     /// The seq after its last.
     pub end: Seq,
+    /// The highest seq of that epoch that the destination took, where it is one that says so.
+    pub taken: Option<Seq>,
 }
 
 /// Rows ready to be sent: every reference in them is the destination's.
@@ -305,6 +307,10 @@ pub struct Delivered {
     pub body_bytes: u64,
     /// How long the answer took.
     pub took: Duration,
+    /// How much of that the body was on its way, at most.
+    pub uploaded: Duration,
+    /// How long the destination may have been at work on it, at most.
+    pub answered: Duration,
 }
 
 /// Whether a destination has a row.
@@ -314,8 +320,8 @@ pub enum Presence {
     There,
     /// It has not.
     Absent,
-    /// Another of the rows that were asked about has the same key there, and the destination keeps one row a key: sent or not, this one
-    /// is not to be told from that one.
+    /// The destination keeps one row a key, and has another one with the key of this one; or another of the rows that were asked about has
+    /// that key.
     Merged,
 }
 
@@ -368,6 +374,11 @@ pub trait Sink: Send + Sync {
 
     /// How the destination keeps the rows of a stream. Costs a request at most, the first time.
     async fn keeping(&self, stream: Stream) -> Result<Keeping, Outcome>;
+
+    /// Whether anybody answers there, for as little as that costs. An error when nobody does.
+    async fn reach(&self) -> Result<(), Outcome> {
+        Ok(())
+    }
 
     /// What all calls together have cost.
     fn traffic(&self) -> Traffic;

@@ -13,6 +13,7 @@ pub mod look;
 mod lookup;
 mod memory;
 mod retry_after;
+mod upload;
 
 use std::{
     fmt,
@@ -28,16 +29,21 @@ use reqwest::{Client, header};
 use tokio::time::Instant;
 
 use crate::{
-    domain::{Entity, EntityKind, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Told, Verdict},
+    domain::{Entity, EntityKind, Heard, Micros, Outcome, RemoteId, Rows, SourceId, Stream, Told, Verdict},
+    edge,
     ports::{Ask, Bounds, Delivered, Delivery, Keeping, Presence, PushStatus, RemoteEntity, Sink, Summary, Traffic},
     wire,
 };
 use address::Address;
 use calls::Call;
 use classify::Answer;
-use client::{basic, build};
+pub use client::proxy_of_environment;
+use client::{Recipe, basic};
 use exchange::{Exchanged, Terms};
 use memory::Memory;
+
+/// For the answer to a question that only asks whether somebody is there.
+const REACH_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How the server knows us.
 #[derive(Clone, PartialEq, Eq)]
@@ -77,14 +83,16 @@ pub struct Options {
     pub ca_pem: Option<Vec<u8>>,
     /// Our certificate and its key, PEM, for servers that ask for one.
     pub client_identity_pem: Option<Vec<u8>>,
-    /// A proxy for everything, `http://user:password@host:port`; none is taken from the environment.
+    /// A proxy for everything, `http://user:password@host:port`; see [`proxy_of_environment`].
     pub proxy: Option<String>,
     /// Bulk bodies of more bytes are not sent: they are `TooLarge`.
     pub request_bytes_max: u64,
     /// For name, TCP and TLS together.
     pub connect_deadline: Duration,
-    /// For an answer to begin, and for each piece of it; bodies get a second for each 500 bytes beside.
+    /// For an answer to begin once the whole request is on its way, and for each piece of it.
     pub answer_deadline: Duration,
+    /// For something of a request's body to move. However it moves, all of it has a second for each 500 bytes.
+    pub stall_deadline: Duration,
     /// Whose rows these are; told to packhorse receivers only.
     pub source: SourceId,
 }
@@ -94,6 +102,8 @@ impl Options {
     pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
     /// The answer deadline that suits most servers.
     pub const ANSWER_DEADLINE: Duration = Duration::from_mins(1);
+    /// The stall deadline that suits most links.
+    pub const STALL_DEADLINE: Duration = Duration::from_secs(30);
 }
 
 impl fmt::Debug for Options {
@@ -139,7 +149,11 @@ pub struct RestSink {
     options: Options,
     /// What must not be shown when the server repeats it.
     secrets: Vec<String>,
+    /// What clients are made of.
+    recipe: Recipe,
     client: Mutex<Client>,
+    /// The port that connections lead to.
+    port: u16,
     memory: Mutex<Memory>,
     is_packhorse: AtomicBool,
     /// Whether a legacy server numbers its node states, which the older table does; as last seen.
@@ -174,7 +188,7 @@ impl RestSink {
         // Err means that somebody has installed one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (address, auth) = Address::parse(&options.url, options.auth.clone())?;
-        let secrets = match &auth {
+        let mut secrets = match &auth {
             Auth::None => Vec::new(),
             Auth::Bearer(token) => vec![token.clone()],
             Auth::Basic { user, password } => vec![password.clone(), basic(user, password)],
@@ -182,50 +196,69 @@ impl RestSink {
         if secrets.iter().any(|secret| secret.contains(char::is_control)) {
             return Err(RestError::Credentials);
         }
+        secrets.extend(options.proxy.as_deref().map(proxy_secrets).unwrap_or_default());
         let secrets = secrets.into_iter().filter(|secret| !secret.is_empty()).collect();
         let options = Options { url: String::new(), auth, ..options };
-        let client = Mutex::new(build(&options, &address)?);
-        Ok(Self {
+        let recipe = Recipe::new(&options, &address)?;
+        let client = Mutex::new(recipe.build()?);
+        let mut sink = Self {
             address,
             options,
             secrets,
+            recipe,
             client,
+            port: 0,
             memory: Mutex::default(),
             is_packhorse: AtomicBool::new(false),
             numbers_states: Mutex::new(None),
             requests: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
-        })
+        };
+        sink.port = sink.peer()?.1;
+        Ok(sink)
     }
 
-    /// Sends one call and says what came of it. An error is never `Accepted`.
-    async fn call(&self, call: &Call, headers: header::HeaderMap) -> Result<Sound, Outcome> {
+    /// Sends one call.
+    async fn exchange(&self, call: &Call, headers: header::HeaderMap, answer_deadline: Duration) -> Exchanged {
         let terms = Terms {
             auth: &self.options.auth,
             secrets: &self.secrets,
             connect_deadline: self.options.connect_deadline,
-            answer_deadline: self.options.answer_deadline,
+            answer_deadline,
+            stall_deadline: self.options.stall_deadline,
+            port: self.port,
             headers,
             list_bytes_max: exchange::LIST_BYTES_MAX,
         };
         let client = locked(&self.client).clone();
-        let Exchanged { answer, json, is_packhorse, content_range, told, body_bytes, .. } =
-            exchange::exchange(&client, self.address.join(&call.target), call, &terms).await;
+        let exchanged = exchange::exchange(&client, self.address.join(&call.target), call, &terms).await;
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.body_bytes.fetch_add(body_bytes + call.body_bytes() as u64, Ordering::Relaxed);
+        self.body_bytes.fetch_add(exchanged.body_bytes + call.body_bytes() as u64, Ordering::Relaxed);
+        self.leave_unsound(&exchanged.answer);
+        exchanged
+    }
+
+    /// What came of a call. An error is never `Accepted`.
+    fn judge(&self, call: &Call, exchanged: Exchanged) -> Result<Sound, Outcome> {
+        let Exchanged { answer, json, is_packhorse, content_range, told, .. } = exchanged;
         let mut memory = locked(&self.memory);
         let evidence = memory.evidence(call, &answer, self.address.ends_in_rest());
         let mut outcome = classify::classify(&answer, &evidence);
         memory.note(call, outcome.verdict);
         drop(memory);
         self.learn(is_packhorse, outcome.verdict);
-        self.leave_unsound(&answer);
         if outcome.verdict == Verdict::Accepted {
             return Ok(Sound { json, content_range, told });
         }
         outcome.told = told.map(Box::new);
         outcome.advice = format!("{}: {}", call.name(), outcome.advice);
         Err(outcome)
+    }
+
+    /// Sends one call and says what came of it.
+    async fn call(&self, call: &Call, headers: header::HeaderMap) -> Result<Sound, Outcome> {
+        let exchanged = self.exchange(call, headers, self.options.answer_deadline).await;
+        self.judge(call, exchanged)
     }
 
     /// A proxy's error lacks the header although the receiver stands behind it, so only a success can take the mark away. That a success was
@@ -243,7 +276,7 @@ impl RestSink {
     fn leave_unsound(&self, answer: &Answer) {
         match answer {
             Answer::Status(status) if status.code < 500 => return,
-            Answer::RowsRefused { .. } => return,
+            Answer::RowsRefused { .. } | Answer::RowsLost { .. } => return,
             Answer::Status(_)
             | Answer::NoConnection { .. }
             | Answer::BrokenAfterSend { .. }
@@ -252,7 +285,7 @@ impl RestSink {
             | Answer::TooLong { .. } => {}
         }
         // What could be built once can be built again; should it fail all the same, the old client is better than none.
-        if let Ok(fresh) = build(&self.options, &self.address) {
+        if let Ok(fresh) = self.recipe.build() {
             *locked(&self.client) = fresh;
         }
     }
@@ -265,8 +298,8 @@ impl RestSink {
             headers.insert(wire::PLAIN_HEADER, header::HeaderValue::from_static("1"));
             return headers;
         }
-        let Bounds { source, generation, epoch, first, end } = *bounds;
-        let run = wire::Run { source, generation, epoch, stream, first, end, cursor: first };
+        let Bounds { source, generation, epoch, first, end, taken } = *bounds;
+        let run = wire::Run { source, generation, epoch, stream, first, end, cursor: first, taken };
         for (name, text) in run.headers() {
             if let Ok(value) = header::HeaderValue::from_str(&text) {
                 headers.insert(name, value);
@@ -291,6 +324,15 @@ impl RestSink {
     }
 }
 
+/// What a proxy's address holds of secrets, as it is written and as it travels.
+fn proxy_secrets(proxy: &str) -> Vec<String> {
+    let Ok(url) = reqwest::Url::parse(proxy) else { return Vec::new() };
+    let Some(written) = url.password() else { return Vec::new() };
+    let plain = |text: &str| address::unquote(text).unwrap_or_else(|_| text.to_owned());
+    let (user, password) = (plain(url.username()), plain(written));
+    vec![written.to_owned(), basic(&user, &password), password]
+}
+
 /// An outcome for an answer that looked right and is not.
 fn unreadable(call: &Call, error: &wire::WireError) -> Outcome {
     Outcome::new(
@@ -305,8 +347,10 @@ impl Sink for RestSink {
         let began = Instant::now();
         let manner = if self.is_packhorse() { wire::Manner::Packhorse } else { wire::Manner::Legacy };
         let rows = &delivery.rows;
-        let early =
-            |verdict, advice, body_bytes| Delivered { outcome: Outcome::new(verdict, advice), body_bytes, took: began.elapsed() };
+        let early = |verdict, advice, body_bytes| {
+            let (took, nothing) = (began.elapsed(), Duration::ZERO);
+            Delivered { outcome: Outcome::new(verdict, advice), body_bytes, took, uploaded: nothing, answered: nothing }
+        };
         let body = match wire::bulk_body(rows, manner) {
             Ok(body) => body,
             Err(error) => return early(Verdict::Refused, format!("not sent: {error}"), 0),
@@ -318,11 +362,16 @@ impl Sink for RestSink {
             return early(Verdict::TooLarge, advice, body_bytes);
         }
         let call = calls::bulk(body, rows.len());
-        let outcome = match self.call(&call, self.run_headers(&delivery.bounds, rows.stream())).await {
+        let headers = self.run_headers(&delivery.bounds, rows.stream());
+        // What was needed to write the body is not the destination's time.
+        let began = Instant::now();
+        let exchanged = self.exchange(&call, headers, self.options.answer_deadline).await;
+        let (took, uploaded) = (began.elapsed(), exchanged.uploaded);
+        let outcome = match self.judge(&call, exchanged) {
             Ok(sound) => Outcome { told: sound.told.map(Box::new), ..Outcome::new(Verdict::Accepted, "status 201") },
             Err(outcome) => outcome,
         };
-        Delivered { outcome, body_bytes, took: began.elapsed() }
+        Delivered { outcome, body_bytes, took, uploaded: uploaded.at_most, answered: took.saturating_sub(uploaded.at_least) }
     }
 
     async fn find(&self, ask: &Ask) -> Result<Vec<RemoteEntity>, Outcome> {
@@ -382,6 +431,16 @@ impl Sink for RestSink {
         lookup::keeping(self, stream).await
     }
 
+    async fn reach(&self) -> Result<(), Outcome> {
+        let call = calls::reach();
+        let exchanged = self.exchange(&call, header::HeaderMap::new(), edge::scaled(REACH_DEADLINE)).await;
+        match self.judge(&call, exchanged) {
+            Err(outcome) if outcome.heard == Heard::Nothing => Err(outcome),
+            // Whatever it says, somebody is there.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     fn traffic(&self) -> Traffic {
         Traffic { requests: self.requests.load(Ordering::Relaxed), body_bytes: self.body_bytes.load(Ordering::Relaxed) }
     }
@@ -414,6 +473,7 @@ mod tests {
             request_bytes_max: 1 << 20,
             connect_deadline: Options::CONNECT_DEADLINE,
             answer_deadline: Options::ANSWER_DEADLINE,
+            stall_deadline: Options::STALL_DEADLINE,
             source: SourceId(1),
         }
     }
@@ -449,6 +509,74 @@ mod tests {
         ] {
             let error = RestSink::new(bad).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
+        }
+    }
+
+    /// Gives one address for every name, until it is told another one.
+    struct Names(std::sync::Arc<Mutex<std::net::IpAddr>>);
+
+    impl reqwest::dns::Resolve for Names {
+        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+            let addr = std::net::SocketAddr::new(*locked(&self.0), 0);
+            Box::pin(async move { Ok(Box::new(std::iter::once(addr)) as reqwest::dns::Addrs) })
+        }
+    }
+
+    /// Answers every request by an empty list and keeps the connection, until it is stopped; then the port is free.
+    async fn list_server(addr: std::net::SocketAddr) -> (std::net::SocketAddr, tokio::task::JoinSet<()>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut server = tokio::task::JoinSet::new();
+        server.spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let mut head = [0; 4096];
+                    // A request without a body comes in one piece.
+                    while stream.read(&mut head).await.is_ok_and(|count| count > 0) {
+                        let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]";
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    }
+                });
+            }
+        });
+        (addr, server)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_moves_to_another_address_is_found_there() {
+        let (first, mut server) = list_server("127.0.0.1:0".parse().unwrap()).await;
+        let address = std::sync::Arc::new(Mutex::new(first.ip()));
+        let mut sink = RestSink::new(options(&format!("http://central.example:{}/rest/", first.port()))).unwrap();
+        sink.recipe.names = Some(std::sync::Arc::new(Names(address.clone())));
+        *locked(&sink.client) = sink.recipe.build().unwrap();
+        let rooms = Ask::All(EntityKind::Room);
+        assert!(sink.find(&rooms).await.is_ok() && sink.reach().await.is_ok());
+
+        let second = std::net::SocketAddr::new("127.0.0.2".parse().unwrap(), first.port());
+        let (_, _moved) = list_server(second).await;
+        *locked(&address) = second.ip();
+        server.shutdown().await;
+        // The connection that was kept may break under the first question.
+        let mut answers = Vec::new();
+        while answers.len() < 3 && answers.last() != Some(&true) {
+            answers.push(sink.find(&rooms).await.is_ok());
+        }
+        assert!(answers.len() <= 2 && answers.last() == Some(&true), "{answers:?}");
+
+        // With nobody there any more, nobody is reached.
+        *locked(&address) = first.ip();
+        *locked(&sink.client) = sink.recipe.build().unwrap();
+        assert_eq!(sink.reach().await.unwrap_err().verdict, Verdict::NotStored);
+    }
+
+    #[test]
+    fn what_a_proxy_repeats_of_its_own_credentials_is_struck_out() {
+        let sink =
+            RestSink::new(Options { proxy: Some("http://me:hu%40sh@proxy:1".into()), ..options("http://h/rest/") }).unwrap();
+        for secret in ["hu%40sh", "hu@sh", "bWU6aHVAc2g"] {
+            assert!(sink.secrets.iter().any(|struck| struck == secret), "{secret}: {:?}", sink.secrets);
         }
     }
 }

@@ -17,12 +17,15 @@
 mod ask;
 pub mod collide;
 pub mod doubt;
+mod front;
 pub mod helm;
 pub mod isolate;
 mod isolating;
 mod journal;
 pub mod pace;
 pub mod prepare;
+pub mod told;
+mod wait;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,19 +38,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     ask::Asked,
-    collide::Frontier,
     doubt::{Doubt, Sent},
+    front::{Front, Standing},
     helm::{Doing, Helm},
-    isolate::Convict,
     isolating::Begin,
     journal::OutboxJournal,
-    pace::Pace,
+    pace::{Aim, Pace, Sample},
     prepare::Prepared,
+    told::Judged,
 };
 use crate::{
     catalog::{self, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
-    domain::{Catalog, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
-    edge,
+    domain::{Catalog, Epoch, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
+    edge::{self, scaled},
     outbox::{Batch, Extent, Intent, Outbox, Snapshot, StoreError},
     ports::{Delivered, Sink, Summary},
 };
@@ -89,6 +92,8 @@ pub struct Options {
     pub label: String,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
+    /// A random epoch, never given before.
+    pub new_epoch: fn() -> Epoch,
     /// Where it says what it is doing, and hears what an operator wants.
     pub helm: Arc<Helm>,
 }
@@ -111,7 +116,7 @@ pub async fn run(
         options,
         captured,
         retry,
-        pace: Pace::new(options.request_rows_max, options.request_bytes_max),
+        pace: Pace::new(options.request_rows_max, options.request_bytes_max, aim()),
         synced: None,
         recheck: Recheck::All,
         proved: Instant::now(),
@@ -166,57 +171,20 @@ struct Sender<'a> {
     fronts: [Front; Stream::ALL.len()],
 }
 
-/// How a stream stands at its cursor.
-struct Front {
-    /// What may have arrived.
-    doubt: Option<Doubt>,
-    /// The server may be busy with it until then.
-    ready: Instant,
-    standing: Standing,
-    /// What was delivered in this life.
-    frontier: Frontier,
-    /// What was refused as a group when last seen, and is likely to be refused again.
-    convicts: BTreeSet<Convict>,
-}
-
-impl Default for Front {
-    fn default() -> Self {
-        Self {
-            doubt: None,
-            ready: Instant::now(),
-            standing: Standing::Well,
-            frontier: Frontier::default(),
-            convicts: BTreeSet::new(),
-        }
-    }
-}
-
-/// What the refusals of a stream's requests have led to, since one was accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    /// There was none.
-    Well,
-    /// So many errors (500), which may be the server's own.
-    Failing(u32),
-    /// The catalog is looked at before anything is sent again.
-    CatalogDoubted,
-    /// The catalog was in step, and still it was refused: rows are tried apart.
-    RowsDoubted,
-    /// So many times in a row single records were refused, and none accepted: the server is at fault.
-    ServerDoubted(usize),
-}
-
 /// So many errors in a row may be the server's own.
 const FAILURES: u32 = 3;
 
 impl Sender<'_> {
     async fn run(mut self) -> Result<(), StoreError> {
         if let Some(intent) = self.outbox.snapshot().create_intent {
-            sleep(Duration::from_millis(intent.patience_ms.into()).max(EARLIER_LIFE)).await;
+            sleep(scaled(Duration::from_millis(intent.patience_ms.into()).max(EARLIER_LIFE))).await;
         }
         self.leftover();
         let mut next = None;
         loop {
+            if self.act().await? {
+                next = None;
+            }
             tokio::select! {
                 () = self.options.helm.while_paused() => {}
                 () = end_of_capture(self.captured) => {}
@@ -256,12 +224,16 @@ impl Sender<'_> {
     /// The runs that an earlier life of this program may have sent.
     fn leftover(&mut self) {
         let snapshot = self.outbox.snapshot();
+        for stream in Stream::ALL {
+            self.front_mut(stream).sent_up_to = snapshot.stream(stream).cursor;
+        }
         for intent in snapshot.intents.iter().flatten() {
             let cursor = snapshot.stream(intent.stream).cursor;
             let patience = self.patience(intent.end.since(cursor) as usize);
             let front = self.front_mut(intent.stream);
             front.doubt = Doubt::of(*intent, cursor);
             front.ready = Instant::now() + patience;
+            front.sent_up_to = intent.end.max(cursor);
             // It goes first.
             self.last_stream = if intent.stream == Stream::Reading { Stream::NodeState } else { Stream::Reading };
         }
@@ -272,7 +244,7 @@ impl Sender<'_> {
         if self.answered_rows > 0 && rows <= self.answered_rows.saturating_mul(2) {
             return self.slowest * 3;
         }
-        shortened_patience().unwrap_or_else(|| EARLIER_LIFE + ROW_TIME * 3 * rows as u32)
+        shortened_patience().unwrap_or_else(|| scaled(EARLIER_LIFE + ROW_TIME * 3 * rows as u32))
     }
 
     /// Rows of a stream's next batch, at most: what is asked for together has the bounds that it was sent with.
@@ -280,9 +252,9 @@ impl Sender<'_> {
         match &self.front(stream).doubt {
             Some(Doubt { end, sent }) if self.asks() => match sent {
                 Sent::Together(_) => end.since(from) as usize,
-                Sent::Each => self.pace.rows().min(end.since(from) as usize).min(ask::EACH_ROWS_MAX),
+                Sent::Each => self.pace.rows(stream).min(end.since(from) as usize).min(ask::EACH_ROWS_MAX),
             },
-            Some(_) | None => self.pace.rows(),
+            Some(_) | None => self.pace.rows(stream),
         }
     }
 
@@ -320,8 +292,9 @@ impl Sender<'_> {
             }
             Asked::Failed => return Ok(None),
         }
+        self.leave_taken(&batch, &mut prepared);
         if prepared.sent.is_empty() {
-            return self.settle(batch, &prepared).await;
+            return self.settle(batch, &prepared, None).await;
         }
         match self.front(stream).standing {
             Standing::RowsDoubted => return self.isolate(batch, prepared, Begin::Refused).await,
@@ -333,21 +306,45 @@ impl Sender<'_> {
         let delivered = self.deliver(&batch, &prepared.sent, &snapshot).await;
         let outcome = delivered.outcome;
         let rows = prepared.sent.len();
+        if let (Verdict::Refused, Some(told)) = (outcome.verdict, outcome.told.as_deref())
+            && !told.refused.is_empty()
+        {
+            match self.judge_each(&batch, &mut prepared, told) {
+                Judged::Parked => {
+                    self.all_well();
+                    let taken = Some(batch.end().minus_one());
+                    return self.settle(batch, &prepared, taken).await;
+                }
+                Judged::Again => {}
+            }
+        }
         match outcome.verdict {
             Verdict::Accepted => {
-                self.pace.accepted(rows, delivered.body_bytes);
+                let answered = delivered.took.saturating_sub(delivered.uploaded);
+                let sample = Sample { rows, body_bytes: delivered.body_bytes, uploaded: delivered.uploaded, answered };
+                self.pace.accepted(stream, &sample);
                 self.front_mut(stream).standing = Standing::Well;
                 self.all_well();
-                self.settle(batch, &prepared).await
+                let taken = outcome.told.as_ref().map(|_| batch.end().minus_one());
+                self.settle(batch, &prepared, taken).await
+            }
+            // By our own measure: nothing was sent, and a smaller one is at once.
+            Verdict::TooLarge if rows > 1 && delivered.body_bytes > self.options.request_bytes_max => {
+                self.pace.too_large(rows);
+                Ok(None)
             }
             Verdict::TooLarge if rows > 1 && self.pace.too_large(rows) && outcome.trace == Trace::Nothing => Ok(None),
             Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => {
                 if outcome.trace != Trace::Nothing {
-                    self.doubt(&batch, prepared, delivered.took);
+                    self.doubt(&batch, prepared, delivered.answered);
                 }
                 // An error that was answered says nothing of the link.
                 if outcome.verdict == Verdict::Unknown && outcome.trace == Trace::Possible {
                     self.pace.slow_down();
+                }
+                if self.is_told(stream) && outcome.verdict == Verdict::NotStored {
+                    // What it has lost comes again; this request is as good as it was.
+                    return Ok(None);
                 }
                 self.judge(stream, &outcome);
                 self.wait_out(&outcome).await?;
@@ -368,20 +365,31 @@ impl Sender<'_> {
     }
 
     async fn deliver(&mut self, batch: &Batch, sent: &[usize], snapshot: &Snapshot) -> Delivered {
-        let delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
+        let state = snapshot.stream(batch.rows.stream());
+        let mut delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
+        delivery.bounds.epoch = state.epoch_elsewhere(batch.epoch);
+        delivery.bounds.taken = state.elsewhere.taken;
         let (stream, rows, since) = (batch.rows.stream(), sent.len(), (self.options.clock)());
         self.options.helm.tell(Doing::Sending { stream, rows, since });
+        let front = self.front_mut(stream);
+        let sent_up_to = front.sent_up_to.max(batch.first);
+        front.sent_up_to = sent_up_to.max(batch.end());
         edge::pass("deliver:sending");
         let delivered = self.sink.deliver(&delivery).await;
         edge::pass("deliver:answered");
+        self.pace.sent(batch.rows.stream(), sent.len(), delivered.body_bytes);
         self.options.helm.answered(&delivered, (self.options.clock)());
         tracing::debug!(
             stream = %batch.rows.stream(), first = %batch.first, rows = sent.len(), body_bytes = delivered.body_bytes,
-            took_ms = delivered.took.as_millis() as u64, outcome = %delivered.outcome, "request"
+            took_ms = delivered.took.as_millis() as u64,
+            uploaded_ms = delivered.uploaded.as_millis() as u64, outcome = %delivered.outcome, "request"
         );
+        if let Some(told) = &delivered.outcome.told {
+            self.heed(stream, told, delivery.bounds.taken, sent_up_to);
+        }
         if delivered.outcome.verdict == Verdict::Accepted {
             // An answer, so it tells how long this server takes; what it took long ago counts less and less.
-            self.slowest = delivered.took.max(self.slowest * 7 / 8);
+            self.slowest = delivered.answered.max(self.slowest * 7 / 8);
             self.answered_rows = self.answered_rows.max(sent.len());
         }
         delivered
@@ -418,11 +426,17 @@ impl Sender<'_> {
         };
     }
 
-    /// Everything of a batch is there, or parked. Gives the next one.
-    async fn settle(&mut self, batch: Batch, prepared: &Prepared) -> Result<Option<Batch>, StoreError> {
+    /// Everything of a batch is there, or parked; up to a seq a packhorse receiver took it. Gives the next one.
+    async fn settle(&mut self, batch: Batch, prepared: &Prepared, taken: Option<Seq>) -> Result<Option<Batch>, StoreError> {
         let stream = batch.rows.stream();
         let is_asked = self.asks();
         let front = self.front_mut(stream);
+        front.taken.clear();
+        if taken.is_some()
+            && let Some(row) = prepared.sent.last()
+        {
+            front.proof = Some(batch.only(*row));
+        }
         front.doubt = front.doubt.take().and_then(|doubt| doubt.after(batch.end()));
         if is_asked {
             front.frontier.delivered(&batch.rows, (0..batch.rows.len()).filter(|row| !prepared.aside.contains_key(row)));
@@ -431,7 +445,8 @@ impl Sender<'_> {
         let next = self.lease(Some(batch.intent(Extent::Parts))).await?;
         let following =
             next.as_ref().filter(|next| rest.is_none() || next.rows.stream() != stream).and_then(|next| self.foreseen(next));
-        self.outbox.settle(batch, prepared.set_aside(), rest.into_iter().chain(following), (self.options.clock)()).await?;
+        let intents = rest.into_iter().chain(following);
+        self.outbox.settle_taken(batch, prepared.set_aside(), intents, taken, (self.options.clock)()).await?;
         Ok(next)
     }
 
@@ -445,7 +460,7 @@ impl Sender<'_> {
 
     /// A stale mapping may be what was refused, and a long outage may have replaced the server.
     fn doubt_mappings(&mut self, is_suspected: bool) {
-        if is_suspected || self.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= OUTAGE) {
+        if is_suspected || self.trouble.as_ref().is_some_and(|(_, since)| since.elapsed() >= scaled(OUTAGE)) {
             self.recheck = Recheck::All;
             self.synced = None;
         }
@@ -453,14 +468,14 @@ impl Sender<'_> {
 
     fn catalog_due(&mut self) -> bool {
         let snapshot = self.outbox.snapshot();
-        if self.proved.elapsed() >= MAPPINGS_RECHECK {
+        if self.proved.elapsed() >= scaled(MAPPINGS_RECHECK) {
             self.recheck = Recheck::All;
             return true;
         }
         match &self.synced {
             None => true,
             Some((catalog, _)) if !Arc::ptr_eq(catalog, &snapshot.catalog) => true,
-            Some((_, at)) => !snapshot.held.is_empty() && at.elapsed() >= HELD_RECHECK,
+            Some((_, at)) => !snapshot.held.is_empty() && at.elapsed() >= scaled(HELD_RECHECK),
         }
     }
 
@@ -601,7 +616,7 @@ impl Sender<'_> {
         let work = |snapshot: &Snapshot| {
             snapshot.pending() > 0 || catalog.as_ref().is_none_or(|catalog| !Arc::ptr_eq(catalog, &snapshot.catalog))
         };
-        let rows = self.pace.rows() as u64;
+        let rows = self.pace.rows(Stream::Reading) as u64;
         let gather = async {
             // The outbox outlives the watch: it cannot end first.
             let _ = watch.wait_for(work).await;
@@ -615,7 +630,7 @@ impl Sender<'_> {
             () = gather => {}
             () = self.options.helm.flushed() => {}
             () = sleep_until(self.status_due) => {}
-            () = sleep(HELD_RECHECK) => {}
+            () = sleep(scaled(HELD_RECHECK)) => {}
             () = end_of_capture(self.captured) => {}
         }
     }
@@ -633,34 +648,6 @@ impl Sender<'_> {
             tracing::info!(outbox = %self.outbox.path().display(), after_seconds = since.elapsed().as_secs(), "delivery goes on");
         }
     }
-
-    /// Tells the trouble when it is news, and waits.
-    async fn wait_out(&mut self, outcome: &Outcome) -> Result<(), StoreError> {
-        let backoff = self.retry.next_wait();
-        let wait = match outcome.verdict {
-            Verdict::Misconfigured => backoff.max(self.options.backoff_max / 10),
-            // The server may still be busy with what it may have read.
-            _ if outcome.trace != Trace::Nothing => backoff.max(self.slowest * 3),
-            Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge | Verdict::Refused => backoff,
-        };
-        let wait = wait.max(outcome.retry_after.unwrap_or_default());
-        let text = outcome.to_string();
-        if self.trouble.as_ref().is_none_or(|(told, _)| *told != text) {
-            match outcome.verdict {
-                Verdict::Misconfigured | Verdict::Refused | Verdict::TooLarge => {
-                    tracing::error!(outcome = text, next_try_seconds = wait.as_secs(), "delivery waits");
-                }
-                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown => {
-                    tracing::warn!(outcome = text, next_try_seconds = wait.as_secs(), "delivery waits");
-                }
-            }
-            self.outbox.note_trouble((self.options.clock)(), text.clone()).await?;
-            let since = self.trouble.take().map_or_else(Instant::now, |(_, since)| since);
-            self.trouble = Some((text, since));
-        }
-        self.options.helm.wait(outcome, (self.options.clock)(), wait).await;
-        Ok(())
-    }
 }
 
 /// Only rows that were never sent before, all of them in one request, arrive together.
@@ -669,6 +656,12 @@ fn extent(batch: &Batch, prepared: &Prepared) -> Extent {
         Freshness::New if prepared.sent.len() == batch.rows.len() => Extent::Whole,
         Freshness::New | Freshness::Repeat => Extent::Parts,
     }
+}
+
+/// What is aimed at, as long as tests let it be.
+fn aim() -> Aim {
+    let Aim { link, server } = Aim::default();
+    Aim { link: scaled(link), server: scaled(server) }
 }
 
 async fn end_of_capture(captured: Option<&CancellationToken>) {

@@ -80,6 +80,7 @@ impl Scene {
             request_bytes_max: 1 << 20,
             connect_deadline: Options::CONNECT_DEADLINE,
             answer_deadline: Options::ANSWER_DEADLINE,
+            stall_deadline: Options::STALL_DEADLINE,
             source: SourceId(1),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -11,10 +11,12 @@ use std::{
 };
 
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use support::{
     Comparison, Database, Scene, Schema, assert_exit, compare,
     front::{Face, Front},
     gateway::{Central, Gateway, Running},
+    link::{Conditions, Fault, Link},
 };
 use tokio::time::{Duration, Instant, sleep};
 
@@ -161,4 +163,55 @@ async fn a_disabled_one_keeps_its_outbox_and_goes_on_where_it_stood() {
     other.restart().await;
     assert_exit(&gateway.output(&["run", "--once", "--deadline", "60s"]).await, 0);
     compare(&scene.source, other.database()).await.assert_equal();
+}
+
+/// It answers everything, at a rate that takes a minute and more for what the other gets at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_one_holds_up_no_other_and_ends_complete() {
+    let scene = Scene::without_rows(Schema::classic(), "legacy").await;
+    add(&scene.source, 0, 20_000).await;
+    let slow = server(scene.dir.path(), "slow").await;
+    let link = Link::start(slow.addr, Conditions::steady(16_000, Duration::from_millis(600)));
+    let gateway = scene.gateway().and_destination("slow", link.addr());
+    let mut daemon = gateway.spawn(&["-qq", "run"]);
+    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
+    add(&scene.source, 20_000, 20_400).await;
+    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
+    let behind = compare(&scene.source, slow.database()).await;
+    assert!(!behind.is_equal(), "the control: it is slow\n{behind}");
+    link.set(Conditions::ideal());
+    becomes_equal("slow", &mut daemon, async || compare(&scene.source, slow.database()).await).await;
+    daemon.terminate().await;
+}
+
+/// Each answer of the catalog in turn is cut: before it, in its head, in the middle of its JSON, and where only the end is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_answer_that_is_cut_in_the_middle_disturbs_nobody_and_nothing_is_doubled() {
+    let scene = Scene::without_rows(Schema::classic(), "legacy").await;
+    add(&scene.source, 0, 200).await;
+    let other = server(scene.dir.path(), "cut").await;
+    let link = Link::start(other.addr, Conditions::ideal());
+    let tables = ["deployment", "house", "room", "roomtype", "location", "node", "nodetype", "sensortype", "sensor"];
+    for table in tables {
+        for fault in [Fault::CutDown(0), Fault::CutDown(40), Fault::Truncate(0), Fault::Truncate(1), Fault::Truncate(60)] {
+            link.aim(&format!("/rest/{table}/"), fault);
+        }
+    }
+    let gateway = scene.gateway().and_destination("cut", link.addr());
+    let mut daemon = gateway.spawn(&["-qq", "run"]);
+    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
+    becomes_equal("cut", &mut daemon, async || compare(&scene.source, other.database()).await).await;
+    daemon.terminate().await;
+    println!("{} answers were cut, {} cuts met none", link.faults_met(), link.faults_waiting());
+    assert!(link.faults_met() > 20, "{}", link.faults_met());
+    // What was made although its answer was cut was found again, not made twice.
+    let database = SqliteConnectOptions::new().filename(other.database()).read_only(true);
+    let mut file = database.connect().await.unwrap();
+    for (table, key) in [("Deployment", "name"), ("House", "address"), ("Room", "name"), ("Location", "houseId || ' ' || roomId")]
+    {
+        let doubled = format!("SELECT COUNT(*) - COUNT(DISTINCT COALESCE({key}, '')) FROM {table}");
+        let doubled: i64 = sqlx::query_scalar(AssertSqlSafe(doubled)).fetch_one(&mut file).await.unwrap();
+        assert_eq!(doubled, 0, "{table}");
+    }
+    file.close().await.unwrap();
 }

@@ -38,7 +38,9 @@ fn needs(edge: &str) -> Needs {
     match edge {
         "make:store" | "make:renamed" | "make:sidecar" | "make:current" | "start:committed" => Needs::FreshOutbox,
         "aside:renamed" => Needs::DamagedStore,
-        "create:intended" | "create:sent" | "map:committed" | "sidecar:written" => Needs::NewEntities,
+        "create:intended" | "create:sent" | "map:committed" | "sidecar:written" | "copy:synced" | "copy:rewritten" => {
+            Needs::NewEntities
+        }
         "park:encoded" | "return:encoded" | "return:committed" => Needs::HeldRows,
         _ => Needs::Rows,
     }
@@ -91,11 +93,11 @@ impl Trial {
 
     /// Runs the daemon until it ends at the edge, while more of what makes it pass there comes in.
     async fn crash_at(&mut self, edge: &str, passes: usize) {
-        self.gateway.set_env("FAILPOINTS", format!("compact:wanted=return;{edge}={passes}*off->1*return"));
+        self.gateway.set_env("FAILPOINTS", format!("compact:wanted=return;copy:wanted=return;{edge}={passes}*off->1*return"));
         let mut running = self.gateway.spawn(&["-q", "run"]);
         let began = Instant::now();
         while !running.ended() {
-            assert!(began.elapsed() < Duration::from_secs(20), "the daemon never came to pass {passes} of {edge}");
+            assert!(began.elapsed() < Duration::from_mins(3), "the daemon never came to pass {passes} of {edge}");
             match needs(edge) {
                 Needs::Rows => self.insert_rows(100).await,
                 Needs::NewEntities => {
@@ -109,6 +111,13 @@ impl Trial {
         let status = running.0.wait().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "it was to abort at {edge}, not {status}");
         self.gateway.set_env("FAILPOINTS", "");
+    }
+
+    /// Runs the daemon over a store that does not open until it ends at the edge.
+    async fn crash_in_recovery(&mut self, edge: &str) {
+        self.insert_rows(100).await;
+        damage(&self.gateway.data_dir().join("central"));
+        self.crash_at(edge, 0).await;
     }
 
     async fn finish(&self) {
@@ -125,12 +134,14 @@ impl Trial {
                     self.finish().await;
                     std::fs::remove_dir_all(self.gateway.data_dir().join("central")).unwrap();
                     self.crash_at(edge, 0).await;
+                    // A store is also made in place of one that was lost, and that crashes again.
+                    if edge.starts_with("make:") {
+                        self.finish().await;
+                        self.crash_in_recovery(edge).await;
+                        self.crash_in_recovery(edge).await;
+                    }
                 }
-                Needs::DamagedStore => {
-                    self.insert_rows(100).await;
-                    damage(&self.gateway.data_dir().join("central"));
-                    self.crash_at(edge, 0).await;
-                }
+                Needs::DamagedStore => self.crash_in_recovery(edge).await,
                 Needs::HeldRows => {
                     // A sensor type that means something else at the centre, until it does not.
                     self.finish().await;

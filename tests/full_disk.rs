@@ -88,7 +88,7 @@ impl Scene {
         let began = Instant::now();
         while self.said().matches(words).count() < times {
             self.assert_runs();
-            assert!(began.elapsed() < Duration::from_mins(1), "it does not say {words:?} {times} times:\n{}", self.said());
+            assert!(began.elapsed() < Duration::from_mins(2), "it does not say {words:?} {times} times:\n{}", self.said());
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -140,7 +140,9 @@ fn cycles() -> u64 {
 
 /// Filled from within, by rows that cannot be sent: capture keeps the reserve and pauses; sending makes room for the rest.
 async fn from_within(kind: Kind) {
-    let Some(disk) = SmallDisk::mount(kind, 10) else { return };
+    // The journal takes a part of ext4. So many readings would take 7 MiB on either, and 3 are kept free.
+    let mebibytes = if kind == Kind::Ext4 { 10 } else { 8 };
+    let Some(disk) = SmallDisk::mount(kind, mebibytes) else { return };
     let mut scene = Scene::on(disk).await;
     scene.add(320_000).await;
     scene.proxy.cut().await;

@@ -67,7 +67,13 @@ impl Sink for ModelSink {
             }
             model.rows += delivery.rows.len() as u64;
         });
-        Delivered { outcome: Outcome::new(Verdict::Accepted, "taken"), body_bytes: 1_000, took: Duration::from_millis(1) }
+        Delivered {
+            outcome: Outcome::new(Verdict::Accepted, "taken"),
+            body_bytes: 1_000,
+            took: Duration::from_millis(1),
+            uploaded: Duration::ZERO,
+            answered: Duration::from_millis(1),
+        }
     }
 
     async fn find(&self, ask: &Ask) -> Result<Vec<RemoteEntity>, Outcome> {
@@ -197,6 +203,7 @@ async fn send(outbox: &Outbox, sink: &ModelSink, stop: &CancellationToken) {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || AT,
+        new_epoch: || Epoch(2),
         helm: std::sync::Arc::default(),
     };
     let captured = CancellationToken::new();

@@ -141,7 +141,19 @@ fn write_old_files(dir: &Path, source: &Database, server: SocketAddr, old: &Old)
     fs::write(dir.join(format!("{name}?charset=utf8_map.conf")), map).unwrap();
 }
 
-async fn an_old_installation_goes_on(manner: &'static str) -> Option<(tempfile::TempDir, Database, Central, String)> {
+/// Where the old script's map lies.
+#[derive(PartialEq, Eq)]
+enum MapFile {
+    /// Beside its configuration, where it is found.
+    Beside,
+    /// Elsewhere, named with `--map`.
+    Named,
+}
+
+async fn an_old_installation_goes_on(
+    manner: &'static str,
+    map: MapFile,
+) -> Option<(tempfile::TempDir, Database, Central, String)> {
     let dir = tempfile::tempdir().unwrap();
     let source = Database::create(Mariadb::shared(), Schema::newest()).await;
     load_greenhouse(&source, 20_000).await?;
@@ -155,7 +167,13 @@ async fn an_old_installation_goes_on(manner: &'static str) -> Option<(tempfile::
         "the old script left gaps:\n{before}"
     );
 
-    let import = ["import-legacy", "synchronise.conf", "--output", "packhorse.toml", "--data-dir", "data"];
+    let mut import = vec!["import-legacy", "synchronise.conf", "--output", "packhorse.toml", "--data-dir", "data"];
+    if map == MapFile::Named {
+        let beside = names(dir.path()).into_iter().find(|path| path.to_string_lossy().ends_with("_map.conf")).unwrap();
+        fs::create_dir(dir.path().join("kept")).unwrap();
+        fs::rename(beside, dir.path().join("kept/old map.conf")).unwrap();
+        import.extend(["--map", "kept/old map.conf"]);
+    }
     let output = run(dir.path(), &import).await;
     let report = text(&output.stdout);
     println!("{report}");
@@ -203,7 +221,7 @@ async fn an_old_installation_goes_on(manner: &'static str) -> Option<(tempfile::
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_installation_with_gaps_and_wrong_mappings_ends_with_both_sides_equal() {
-    let Some((_dir, source, central, report)) = an_old_installation_goes_on("legacy").await else { return };
+    let Some((_dir, source, central, report)) = an_old_installation_goes_on("legacy", MapFile::Beside).await else { return };
     assert!(!report.contains("warning"), "{report}");
     let after = compare(&source, central.database()).await;
     println!("{after}");
@@ -232,11 +250,23 @@ async fn with_no_mapping_taken_over_both_sides_end_equal_too_but_in_the_older_do
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_server_ends_equal_too_for_what_is_there_is_asked_for() {
-    let Some((_dir, source, central, report)) = an_old_installation_goes_on("legacy-old").await else { return };
+    let Some((dir, source, central, report)) = an_old_installation_goes_on("legacy-old", MapFile::Named).await else { return };
     assert!(
         report.contains("local: this server stores a repeated node state as one more row, so each one is asked for"),
         "{report}"
     );
+    compare(&source, central.database()).await.assert_equal();
+    // Rows that are committed late after it: into hours that the old script had sent, and before everything.
+    for time in ["(SELECT MAX(time) FROM Reading) - INTERVAL seq MINUTE + INTERVAL 1 SECOND", "'2014-01-01' + INTERVAL seq HOUR"]
+    {
+        let late = format!(
+            "INSERT IGNORE INTO NodeState (time, nodeId, parent, `localtime`, seq_num, rssi) SELECT {time}, 1, 1, seq, 999, -70 FROM seq_1_to_90;
+             INSERT IGNORE INTO Reading (time, nodeId, type, locationId, value) SELECT {time}, 1, 0, 509, seq FROM seq_1_to_90"
+        );
+        assert!(source.run(&late).await > 80);
+    }
+    let ran = run(dir.path(), &["--config", "packhorse.toml", "run", "--once", "--deadline", "200s"]).await;
+    assert_eq!(ran.status.code(), Some(0), "{}{}", text(&ran.stdout), text(&ran.stderr));
     compare(&source, central.database()).await.assert_equal();
 }
 

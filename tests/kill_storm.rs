@@ -229,7 +229,7 @@ impl Storm {
         self.daemon.kill();
         let stood = passed_last(&self.edges());
         self.count(&format!("daemon {}", within(&stood)));
-        self.gateway.set_env("FAILPOINTS", "compact:wanted=10%return");
+        self.gateway.set_env("FAILPOINTS", "compact:wanted=10%return;copy:wanted=10%return");
         for (name, value) in env {
             self.gateway.set_env(name, value.clone());
         }

@@ -255,6 +255,40 @@ async fn kills_in_the_middle_of_late_rows_lose_none() {
     scene.compare().await.assert_equal();
 }
 
+/// A slot of three pages, of which every other row is late: it is captured again as a whole. The program ends right after each of its commits.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_after_each_page_of_a_slot_that_is_captured_again_loses_and_doubles_nothing() {
+    let scene = Scene::without_rows(Schema { fraction: true, ..Schema::newest() }, "packhorse").await;
+    let rows = async |odd: u32| {
+        scene
+            .source
+            .run(&format!(
+                "INSERT INTO Reading (time, nodeId, type, locationId, value) SELECT UTC_DATE() - INTERVAL 50 HOUR + INTERVAL (seq * 2 + {odd}) * 120000 MICROSECOND, 1, 0, 509, seq FROM seq_1_to_12500;
+                 INSERT INTO NodeState (time, nodeId, parent, `localtime`, seq_num) SELECT UTC_DATE() - INTERVAL 50 HOUR + INTERVAL (seq * 2 + {odd}) * 120000 MICROSECOND, 1, 0, seq, 0 FROM seq_1_to_12500"
+            ))
+            .await
+    };
+    let mut gateway = gateway(&scene);
+    rows(0).await;
+    assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+    scene.compare().await.assert_equal();
+    rows(1).await;
+    let mut crashes = 0;
+    for pages in [0, 1, 2, 0, 1, 2] {
+        gateway.set_env("FAILPOINTS", format!("append:committed={pages}*off->1*return"));
+        crashes += u32::from(gateway.output(&["run", "--once"]).await.status.code().is_none());
+    }
+    assert!(crashes >= 5, "{crashes} crashes");
+    gateway.set_env("FAILPOINTS", "");
+    assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+    scene.compare().await.assert_equal();
+    // And it is known for what it is: nothing is sent any more.
+    let before = sent(&gateway).await;
+    assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+    assert_eq!(sent(&gateway).await, before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn burnt_ids_an_increment_of_two_and_a_long_transaction_below_the_watermark_lose_nothing() {
     let scene = scene(Schema::classic(), "packhorse").await;
@@ -336,5 +370,26 @@ async fn late_rows_from_before_while_and_after_a_rebuild_arrive() {
         daemon.terminate().await;
         let again = sent(&gateway).await;
         assert!(again < before / 4, "the copy of the ledger proved the rest: {again} of {before} rows were sent again");
+    }
+}
+
+/// Neither the store nor the copy of the ledger is there: everything that the table has is captured as a repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn late_rows_arrive_after_a_rebuild_without_any_ledger() {
+    for (schema, manner) in [(Schema::classic(), "packhorse"), (Schema::newest(), "packhorse"), (Schema::classic(), "legacy-old")]
+    {
+        let scene = scene(schema, manner).await;
+        let gateway = gateway(&scene).with_env("PACKHORSE_TEST_WALK_OFTEN", "1");
+        assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+        assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+        rows(&scene, "seq_1_to_3", AGES[2].1).await;
+        destroy_store(&gateway);
+        std::fs::remove_file(gateway.data_dir().join("central/ledger")).unwrap();
+        assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+        scene.compare().await.assert_equal();
+        rows(&scene, "seq_1_to_3", AGES[3].1).await;
+        rows(&scene, "seq_1_to_3", AGES[1].1).await;
+        assert_exit(&gateway.output(&["run", "--once"]).await, 0);
+        scene.compare().await.assert_equal();
     }
 }

@@ -9,7 +9,7 @@
 
 #[path = "support/central.rs"]
 mod central;
-#[expect(dead_code, reason = "this server is never killed")]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "support/mariadb.rs"]
 mod mariadb;
 

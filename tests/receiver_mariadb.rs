@@ -16,6 +16,7 @@ mod gateways;
 mod hostile;
 #[path = "receiver/lists.rs"]
 mod lists;
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 #[path = "support/mariadb.rs"]
 mod mariadb;
 #[path = "receiver/objects.rs"]

@@ -63,6 +63,11 @@ async fn a_node_is_refused(manner: &'static str, schema: Schema) {
         assert!((0..rows.len()).all(|row| rows.bucket(row).unwrap().0 == node));
     }
     assert!(requests <= 45, "{requests} bulk requests for both streams and the sensors");
+    // When the cause is gone an operator has them tried again.
+    scene.central_sql("DROP TRIGGER refuseReading; DROP TRIGGER refuseNodeState").await;
+    assert_exit(&gateway.output(&["queue", "parked", "retry", "--all", "--yes"]).await, 0);
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 0);
+    scene.compare().await.assert_equal();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,6 +78,31 @@ async fn rows_of_a_node_that_the_newer_legacy_server_refuses_are_parked_and_the_
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_node_that_the_older_legacy_server_refuses_are_parked_and_the_rest_is_delivered() {
     a_node_is_refused("legacy-old", Schema::classic()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_rows_that_the_source_has_pruned_meanwhile_are_kept() {
+    for schema in [Schema::classic(), Schema::newest()] {
+        let mut scene = Scene::without_rows(schema, "legacy").await;
+        let rows = "INSERT INTO Reading (time, nodeId, type, locationId, value) SELECT '2024-01-01' + INTERVAL seq * 600 SECOND, node, 0, 509, seq FROM seq_1_to_300, (SELECT 1 AS node UNION SELECT 2) AS nodes;
+             INSERT INTO NodeState (time, nodeId, parent, `localtime`, seq_num) SELECT '2024-01-01' + INTERVAL seq * 600 SECOND, node, 0, seq, 0 FROM seq_1_to_300, (SELECT 1 AS node UNION SELECT 2) AS nodes ORDER BY 1";
+        scene.source.run(rows).await;
+        for table in ["Reading", "NodeState"] {
+            refuse(&mut scene, table, "NEW.nodeId = 2 AND NEW.time < '2024-01-02'").await;
+        }
+        let gateway = scene.gateway().with_env("PACKHORSE_TEST_WALK_OFTEN", "1");
+        assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 1);
+        let before = parked(&gateway).await;
+        let refused = scene.source.number("SELECT COUNT(*) FROM Reading WHERE nodeId = 2 AND time < '2024-01-02'").await;
+        assert_eq!([Stream::Reading, Stream::NodeState].map(|stream| count(&before, stream)), [refused, refused]);
+        // Pruned, with an hour that only loses some of them; then everything is emptied.
+        for prune in ["time < '2024-01-01 20:30:00'", "time < '2024-01-02 12:00:00'", "TRUE"] {
+            scene.source.run(&format!("DELETE FROM Reading WHERE {prune}; DELETE FROM NodeState WHERE {prune}")).await;
+            assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 1);
+            let still: Vec<_> = parked(&gateway).await;
+            assert_eq!(still, before, "{prune}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ fn sink(central: &Central) -> RestSink {
         request_bytes_max: 1 << 20,
         connect_deadline: Options::CONNECT_DEADLINE,
         answer_deadline: Options::ANSWER_DEADLINE,
+        stall_deadline: Options::STALL_DEADLINE,
         source: SourceId(7),
     })
     .unwrap()
@@ -42,7 +43,7 @@ fn delivery(first: u64, nodes: &[i64]) -> Delivery {
         Column::Float(vec![Some(18.5); count]),
     ];
     let end = Seq(first + count as u64);
-    let bounds = Bounds { source: SourceId(7), generation: Generation(0), epoch: Epoch(1), first: Seq(first), end };
+    let bounds = Bounds { source: SourceId(7), generation: Generation(0), epoch: Epoch(1), first: Seq(first), end, taken: None };
     Delivery { bounds, rows: Rows::new(Stream::Reading, columns) }
 }
 
@@ -65,11 +66,14 @@ async fn refused_rows_and_the_highest_seq_reach_the_sender() {
 
     let some = sink.deliver(&delivery(2, &[11, 99, 11, 99])).await;
     assert!(some.outcome.advice.contains("no Node 99 here (rows 1, 3)"), "{}", some.outcome);
-    let refused = |row| RefusedRow { row, reason: "there is no Node 99 here".to_owned() };
-    assert_eq!(told(some), (Verdict::Refused, Some(Told { seen: Some(Seq(1)), refused: vec![refused(1), refused(3)] })));
+    let refused = |code, row| RefusedRow { row, reason: format!("status {code}: there is no Node 99 here") };
+    assert_eq!(
+        told(some),
+        (Verdict::Refused, Some(Told { seen: Some(Seq(1)), refused: vec![refused(207, 1), refused(207, 3)] }))
+    );
 
     let none = sink.deliver(&delivery(6, &[99])).await;
-    assert_eq!(told(none), (Verdict::Refused, Some(Told { seen: Some(Seq(5)), refused: vec![refused(0)] })));
+    assert_eq!(told(none), (Verdict::Refused, Some(Told { seen: Some(Seq(5)), refused: vec![refused(422, 0)] })));
 
     // A repeat, by its receipt or by its keys: accepted.
     let repeat = sink.deliver(&delivery(0, &[11, 11])).await;

@@ -27,6 +27,7 @@ fn options(url: &str) -> Options {
         request_bytes_max: 1 << 20,
         connect_deadline: Duration::from_secs(5),
         answer_deadline: Duration::from_secs(5),
+        stall_deadline: Options::STALL_DEADLINE,
         source: SourceId(0xfeed),
     }
 }
@@ -37,7 +38,10 @@ fn sink(url: &str) -> RestSink {
 
 fn delivery(rows: Rows) -> Delivery {
     let (source, generation) = (SourceId(0xfeed), Generation(3));
-    Delivery { bounds: Bounds { source, generation, epoch: Epoch(1), first: Seq(0), end: Seq(rows.len() as u64) }, rows }
+    Delivery {
+        bounds: Bounds { source, generation, epoch: Epoch(1), first: Seq(0), end: Seq(rows.len() as u64), taken: None },
+        rows,
+    }
 }
 
 fn ints(values: &[i64]) -> Column {

@@ -49,6 +49,7 @@ impl Place {
             request_bytes_max: 1 << 20,
             connect_deadline: Duration::from_secs(5),
             answer_deadline: Duration::from_secs(10),
+            stall_deadline: Options::STALL_DEADLINE,
             source: SourceId(0xfeed),
         });
         Self { _dir: dir, central, proxy, sink: sink.unwrap(), states }
@@ -104,6 +105,7 @@ fn delivery(rows: Rows) -> Delivery {
         epoch: Epoch(1),
         first: Seq(0),
         end: Seq(rows.len() as u64),
+        taken: None,
     };
     Delivery { bounds, rows }
 }

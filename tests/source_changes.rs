@@ -107,10 +107,22 @@ async fn the_same_where_node_states_have_no_id_and_at_a_legacy_server() {
     restored_from_a_backup(Schema::newest(), "legacy").await;
 }
 
+/// Such a server knows neither generations nor ids of ours: it is asked for each state that may be there, by what is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_at_a_legacy_server_that_stores_a_repeat_twice() {
+    restored_from_a_backup(Schema::classic(), "legacy-old").await;
+    restored_from_a_backup(Schema::newest(), "legacy-old").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_was_emptied_and_filled_again_while_packhorse_was_off_loses_nothing() {
-    for schema in [Schema::classic(), Schema::newest()] {
-        let scene = scene(schema, "packhorse").await;
+    for (schema, manner) in [
+        (Schema::classic(), "packhorse"),
+        (Schema::newest(), "packhorse"),
+        (Schema::classic(), "legacy-old"),
+        (Schema::newest(), "legacy"),
+    ] {
+        let scene = scene(schema, manner).await;
         let gateway = gateway(&scene);
         rows(&scene, 3_000, 1_000, 1).await;
         once(&gateway).await;
@@ -141,6 +153,33 @@ async fn pruning_is_not_taken_for_another_database() {
     assert_nothing_lost_or_doubled(&scene).await;
 }
 
+/// The program is running all the while: it must not first read on where it stood.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_emptied_and_filled_again_under_the_running_program_loses_nothing() {
+    for schema in [Schema::classic(), Schema::newest()] {
+        let scene = scene(schema, "packhorse").await;
+        let gateway = gateway(&scene);
+        let mut daemon = gateway.spawn(&["-q", "run"]);
+        rows(&scene, 3_000, 1_000, 1).await;
+        wait_until_equal(&scene, "the rows that were there").await;
+        let kept = "CREATE TABLE kept_Reading AS SELECT * FROM Reading; CREATE TABLE kept_NodeState AS SELECT * FROM NodeState; TRUNCATE Reading; TRUNCATE NodeState";
+        scene.source.run(kept).await;
+        rows(&scene, 9_000, 3_001, 2).await;
+        rows(&scene, 900, 10, 3).await;
+        let began = Instant::now();
+        loop {
+            let it = scene.compare().await;
+            if it.readings.lost + it.node_states.lost == 0 {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_mins(3), "{it}");
+            sleep(Duration::from_millis(300)).await;
+        }
+        daemon.terminate().await;
+        assert_eq!(assert_nothing_lost_or_doubled(&scene).await, (8_004, 4_002));
+    }
+}
+
 /// How many readings the centre has in each house.
 async fn houses(scene: &Scene) -> Vec<(String, i64)> {
     let mut file = SqliteConnectOptions::new().filename(scene.central.database()).read_only(true).connect().await.unwrap();
@@ -151,7 +190,7 @@ async fn houses(scene: &Scene) -> Vec<(String, i64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_houses_database_in_its_place_puts_no_row_into_a_wrong_room() {
-    for (schema, manner) in [(Schema::classic(), "packhorse"), (Schema::newest(), "legacy")] {
+    for (schema, manner) in [(Schema::classic(), "packhorse"), (Schema::newest(), "legacy"), (Schema::classic(), "legacy-old")] {
         let mut scene = scene(schema, manner).await;
         let gateway = gateway(&scene);
         rows(&scene, 3_000, 2_000, 1).await;

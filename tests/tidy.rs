@@ -246,12 +246,13 @@ fn assert_flagged(found: &[String], place: &str) {
     assert!(found.len() == 1 && found[0].starts_with(place), "expected one complaint about {place}, got {found:?}");
 }
 
-const CRATES: [(&str, &[&str]); 5] = [
+const CRATES: [(&str, &[&str]); 6] = [
     ("sled", &["src/outbox/store.rs"]),
     ("sqlx", &["src/mysql", "src/receiver"]),
     ("reqwest", &["src/rest"]),
     ("axum", &["src/receiver", "src/status"]),
     ("clap", &["src/cli", "src/main.rs"]),
+    ("sd_notify", &["src/daemon/service.rs"]),
 ];
 
 #[test]

@@ -137,32 +137,40 @@ enum Sliced {
     Done,
     /// It goes on.
     More,
-    /// There is no room for rows that were found.
+    /// It breaks off.
+    Halt(Halt),
+}
+
+/// Why an audit breaks off.
+pub(super) enum Halt {
+    /// There is no room for rows that were found, for this reason.
     Full(&'static str),
+    /// The source is another one now.
+    Changed,
 }
 
 impl Capture<'_> {
-    /// What is due of the audits of a stream whose new rows have been captured. Why there is no room for what was found; `None` when there is.
-    pub(super) async fn audit(&mut self, stream: &SourceStream, now: Micros) -> Result<Option<&'static str>, CaptureError> {
+    /// What is due of the audits of a stream whose new rows have been captured. Why it breaks off; `None` when it does not.
+    pub(super) async fn audit(&mut self, stream: &SourceStream, now: Micros) -> Result<Option<Halt>, CaptureError> {
         #[cfg(debug_assertions)]
         if std::env::var_os("PACKHORSE_TEST_NO_AUDIT").is_some() {
             // The negative control of the tests of late rows.
             return Ok(None);
         }
-        if let Some(why) = self.audit_gaps(stream).await? {
-            return Ok(Some(why));
+        if let Some(halt) = self.audit_gaps(stream).await? {
+            return Ok(Some(halt));
         }
-        if let Some(why) = self.audit_recent(stream).await? {
-            return Ok(Some(why));
+        if let Some(halt) = self.audit_recent(stream).await? {
+            return Ok(Some(halt));
         }
-        if let Some(why) = self.audit_horizon(stream, now).await? {
-            return Ok(Some(why));
+        if let Some(halt) = self.audit_horizon(stream, now).await? {
+            return Ok(Some(halt));
         }
         self.walk_through(stream).await
     }
 
     /// Ids that were missing: when one has come, its block is looked into.
-    async fn audit_gaps(&mut self, stream: &SourceStream) -> Result<Option<&'static str>, CaptureError> {
+    async fn audit_gaps(&mut self, stream: &SourceStream) -> Result<Option<Halt>, CaptureError> {
         let ranges = self.audits.of(stream.stream).gaps.ranges();
         if ranges.is_empty() {
             return Ok(None);
@@ -176,8 +184,8 @@ impl Capture<'_> {
             let there = self.source.count_ids(stream.stream, &[range]).await?;
             if self.audits.of(stream.stream).gaps.learn(range, there) {
                 let (next, end) = (range.0.div_euclid(IDS_PER_PLACE), range.1.div_euclid(IDS_PER_PLACE) + 1);
-                if let Some(why) = self.go(stream, Walk::new(Side::Behind, next, end)).await? {
-                    return Ok(Some(why));
+                if let Some(halt) = self.go(stream, Walk::new(Side::Behind, next, end)).await? {
+                    return Ok(Some(halt));
                 }
             }
         }
@@ -185,7 +193,7 @@ impl Capture<'_> {
     }
 
     /// The last places that have rows, as the ledger knows them: the clock may be wrong.
-    async fn audit_recent(&mut self, stream: &SourceStream) -> Result<Option<&'static str>, CaptureError> {
+    async fn audit_recent(&mut self, stream: &SourceStream) -> Result<Option<Halt>, CaptureError> {
         let began = Instant::now();
         if began < self.audits.of(stream.stream).recent_due {
             return Ok(None);
@@ -215,18 +223,18 @@ impl Capture<'_> {
     }
 
     /// Goes a way to its end.
-    async fn go(&mut self, stream: &SourceStream, mut walk: Walk) -> Result<Option<&'static str>, CaptureError> {
+    async fn go(&mut self, stream: &SourceStream, mut walk: Walk) -> Result<Option<Halt>, CaptureError> {
         loop {
             match self.slice(stream, &mut walk).await? {
                 Sliced::Done => return Ok(None),
                 Sliced::More => {}
-                Sliced::Full(why) => return Ok(Some(why)),
+                Sliced::Halt(halt) => return Ok(Some(halt)),
             }
         }
     }
 
     /// The audit horizon: a slice of it, or with an end all of it.
-    async fn audit_horizon(&mut self, stream: &SourceStream, now: Micros) -> Result<Option<&'static str>, CaptureError> {
+    async fn audit_horizon(&mut self, stream: &SourceStream, now: Micros) -> Result<Option<Halt>, CaptureError> {
         let began = Instant::now();
         if self.audits.of(stream.stream).horizon.is_empty() {
             if began < self.audits.of(stream.stream).horizon_due {
@@ -241,7 +249,7 @@ impl Capture<'_> {
                 self.audits.of(stream.stream).horizon.push(walk);
             }
             match sliced? {
-                Sliced::Full(why) => return Ok(Some(why)),
+                Sliced::Halt(halt) => return Ok(Some(halt)),
                 Sliced::More if self.until == Until::Stopped => return Ok(None),
                 Sliced::Done | Sliced::More => {}
             }
@@ -326,7 +334,7 @@ impl Capture<'_> {
     }
 
     /// The whole table, weekly: a slice of it, or with an end all of it when it is due.
-    async fn walk_through(&mut self, stream: &SourceStream) -> Result<Option<&'static str>, CaptureError> {
+    async fn walk_through(&mut self, stream: &SourceStream) -> Result<Option<Halt>, CaptureError> {
         let clock = (self.options.clock)();
         let end = self.end(stream.stream);
         let state = self.outbox.snapshot().ledger(stream.stream).clone();
@@ -337,7 +345,7 @@ impl Capture<'_> {
         loop {
             let before = walk.next;
             match self.slice(stream, &mut walk).await? {
-                Sliced::Full(why) => return Ok(Some(why)),
+                Sliced::Halt(halt) => return Ok(Some(halt)),
                 Sliced::More => {}
                 Sliced::Done => break,
             }
@@ -363,6 +371,9 @@ impl Capture<'_> {
 
     /// One query, and what it brings to light.
     async fn slice(&mut self, stream: &SourceStream, walk: &mut Walk) -> Result<Sliced, CaptureError> {
+        if self.has_changed().await? {
+            return Ok(Sliced::Halt(Halt::Changed));
+        }
         let mut gathered = match walk.gathered.take() {
             Some(gathered) => gathered,
             None => match self.cut(stream, walk).await? {
@@ -396,7 +407,7 @@ impl Capture<'_> {
         for difference in differences {
             match self.look_into(stream, walk.side, &span, difference).await {
                 Ok(None) => {}
-                Ok(Some(why)) => return Ok(Sliced::Full(why)),
+                Ok(Some(halt)) => return Ok(Sliced::Halt(halt)),
                 // A row that cannot be read is told, and holds up no other slot.
                 Err(CaptureError::Source(SourceError::Row { advice })) => {
                     tracing::warn!(stream = %stream.stream, advice, "rows that were found late cannot be read");
@@ -463,7 +474,7 @@ impl Capture<'_> {
         side: Side,
         span: &Span,
         difference: Difference,
-    ) -> Result<Option<&'static str>, CaptureError> {
+    ) -> Result<Option<Halt>, CaptureError> {
         let Difference { slot, unit, known, there } = difference;
         let span = Span { from: slot.place, to: slot.place + unit, ..span.clone() };
         if there.rows == 0 || (there.rows < known.rows && self.is_pruned(stream, slot, unit).await?) {
@@ -535,7 +546,7 @@ impl Capture<'_> {
         mut request: SlotRequest,
         hashes: &[u64],
         run: std::ops::Range<usize>,
-    ) -> Result<Option<&'static str>, CaptureError> {
+    ) -> Result<Option<Halt>, CaptureError> {
         let (mut at, mut text) = (0, String::new());
         while at < run.end
             && let Some(page) = self.slot_page(stream, &mut request).await?
@@ -558,13 +569,14 @@ impl Capture<'_> {
                     position.is_none_or(|position| repeats.cover(&position))
                 };
                 let freshness = if (0..rows.len()).any(may_be_there) { Freshness::Repeat } else { Freshness::New };
-                if let Some(why) = self.room().await? {
-                    return Ok(Some(why));
+                if let Some(halt) = self.room(stream).await? {
+                    return Ok(Some(halt));
                 }
                 let change = LedgerChange { add: ledger::count(&rows, stream.order), ..LedgerChange::default() };
                 let needed = self.needed(&rows).await?;
                 let captured = self.captured(rows, needed, freshness);
                 self.outbox.record(captured, change).await?;
+                self.told.goes_on(self.outbox);
             }
             at = end;
         }
@@ -578,19 +590,20 @@ impl Capture<'_> {
         side: Side,
         mut request: SlotRequest,
         entry: Entry,
-    ) -> Result<Option<&'static str>, CaptureError> {
+    ) -> Result<Option<Halt>, CaptureError> {
         let (mut tally, mut text) = (Tally::default(), String::new());
         while let Some(page) = self.slot_page(stream, &mut request).await? {
             for row in 0..page.len() {
                 tally.add(page.key_hash(row, stream.order, &mut text));
             }
-            if let Some(why) = self.room().await? {
-                return Ok(Some(why));
+            if let Some(halt) = self.room(stream).await? {
+                return Ok(Some(halt));
             }
             let set = if request.limit == 0 { vec![(side, Entry { tally, ..entry })] } else { Vec::new() };
             let needed = self.needed(&page).await?;
             let captured = self.captured(page, needed, Freshness::Repeat);
             self.outbox.record(captured, LedgerChange { set, ..LedgerChange::default() }).await?;
+            self.told.goes_on(self.outbox);
         }
         if request.limit > 0 {
             // The last page was a full one, or everything went in the meantime.
@@ -599,16 +612,18 @@ impl Capture<'_> {
         Ok(None)
     }
 
-    /// Waits until there is room for a page; why there is none, where waiting is in vain.
-    async fn room(&mut self) -> Result<Option<&'static str>, CaptureError> {
+    /// Waits until there is room for a page, and looks that it is still of the same source; why it cannot enter.
+    async fn room(&mut self, stream: &SourceStream) -> Result<Option<Halt>, CaptureError> {
         let options = self.options;
         while let Some(why) = self.outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
             if self.until == Until::CaughtUp && self.outbox.snapshot().pending() == 0 {
-                return Ok(Some(why));
+                return Ok(Some(Halt::Full(why)));
             }
+            self.told.pauses(self.outbox, why);
             sleep(PAUSE).await;
         }
-        Ok(None)
+        let is_same = self.is_last_row_there(stream).await? && !self.has_changed().await?;
+        Ok((!is_same).then_some(Halt::Changed))
     }
 
     fn captured(&self, rows: Rows, catalog: Vec<super::closure::Changed>, freshness: Freshness) -> Captured {

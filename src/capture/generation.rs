@@ -1,5 +1,5 @@
 //! Whether the database is still the one that was captured. Some rows that were are looked for again (the newest and the oldest at every poll, all of
-//! them where these are not there).
+//! them where these are not there; within work that takes long once a minute, and after each new connection; the newest after each page).
 //!
 //! One that was emptied, restored from a backup or replaced gives ids a second time, of rows and of rooms. So it is a new *generation*: what waits of
 //! the old one is sent first, with the catalog that it was captured with; then the catalog is captured anew, its mappings are proven by
@@ -7,7 +7,9 @@
 //!
 //! The one rule: nothing of a new generation enters before all that waits of the old one has been sent.
 
-use super::{Capture, CaptureError, audit::Audits};
+use tokio::time::Instant;
+
+use super::{Capture, CaptureError, LOOK_AGAIN, audit::Audits};
 use crate::{
     domain::{
         Micros, Order, Position, Stream,
@@ -32,6 +34,7 @@ impl Capture<'_> {
             standings.push((stream.clone(), self.standing(stream).await?));
         }
         if standings.iter().all(|(_, standing)| *standing == Standing::Same) {
+            self.looked = Some(Instant::now());
             return Ok(Found::Known);
         }
         let snapshot = self.outbox.snapshot();
@@ -68,7 +71,31 @@ impl Capture<'_> {
         self.id_horizons.clear();
         // What is there has still to settle.
         self.started = Some(now);
+        self.looked = Some(Instant::now());
         Ok(Found::Known)
+    }
+
+    /// Whether the source has become another one in the middle of work that takes long. Looks once a minute, and after each new connection.
+    pub(super) async fn has_changed(&mut self) -> Result<bool, CaptureError> {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN) {
+            return Ok(false);
+        }
+        for stream in &self.source.connect().await?.streams {
+            if self.standing(stream).await? != Standing::Same {
+                return Ok(true);
+            }
+        }
+        self.looked = Some(Instant::now());
+        Ok(false)
+    }
+
+    /// Whether the last row that was captured is where it was. Asked after a page was read and before it enters: then it was read from the same
+    /// database, and no row of another one enters between two looks.
+    pub(super) async fn is_last_row_there(&mut self, stream: &SourceStream) -> Result<bool, SourceError> {
+        match self.outbox.snapshot().ledger(stream.stream).witnesses.last() {
+            Some(last) => Ok(self.sight(stream, last).await? == Sight::Same),
+            None => Ok(true),
+        }
     }
 
     async fn standing(&mut self, stream: &SourceStream) -> Result<Standing, SourceError> {

@@ -25,13 +25,17 @@ struct Scripted {
     catalog: Catalog,
     /// What `connect` answers, one after the other; then success.
     failures: VecDeque<SourceError>,
-    began: tokio::time::Instant,
+    began: Instant,
     catalog_reads: usize,
     unreadable: u64,
     /// The database's clock is so many seconds ahead.
     clock: i64,
     /// Pages with the reading of this second cannot be read.
     bad_second: Option<i64>,
+    /// How long a page takes.
+    page_takes: Duration,
+    /// After so long the database is another one, with these readings.
+    replaced: Option<(Duration, Vec<Reading>)>,
     /// Entities that appear after the catalog was read so many times.
     later: Option<(usize, LocalRef, Entity<LocalId>)>,
 }
@@ -44,11 +48,13 @@ impl Scripted {
             late_state: None,
             catalog: catalog(),
             failures: VecDeque::new(),
-            began: tokio::time::Instant::now(),
+            began: Instant::now(),
             catalog_reads: 0,
             unreadable: 0,
             clock: 0,
             bad_second: None,
+            page_takes: Duration::ZERO,
+            replaced: None,
             later: None,
         }
     }
@@ -147,6 +153,10 @@ impl Source for Scripted {
     }
 
     async fn page(&mut self, request: &PageRequest) -> Result<Rows, SourceError> {
+        sleep(self.page_takes).await;
+        if let Some((_, readings)) = self.replaced.take_if(|(after, _)| self.began.elapsed() > *after) {
+            self.readings = readings;
+        }
         let span = Span { stream: request.stream, from: -1_000_000, to: 10_000_000, floor: request.after.clone(), upto: None };
         let rows = self.all(&span);
         let is_before = |row: &usize| {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{Config, units},
-    daemon::{self, DaemonError, Mode, PipelineError, Summary},
+    daemon::{self, DaemonError, Mode, PipelineError, Summary, service},
     domain::Stream,
     outbox::{DataDirError, Snapshot},
     ports::SourceError,
@@ -79,10 +79,12 @@ fn changes(context: &Context, running: &Config) -> Result<mpsc::Receiver<Config>
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
             tracing::info!("SIGHUP: reading the configuration again");
+            service::reloading();
             let config = match context.config() {
                 Ok(config) => config,
                 Err(error) => {
                     tracing::error!(error = crate::chain(&error), "the new configuration has problems: the old one stays");
+                    service::ready();
                     continue;
                 }
             };
@@ -158,7 +160,7 @@ fn refusal(error: DaemonError) -> CliError {
 /// What became of a destination, in one line.
 fn sentence(summary: &Summary) -> String {
     let name = &summary.destination;
-    if let Some(error @ PipelineError::Setup(_)) = &summary.error {
+    if let Some(error @ (PipelineError::Setup(_) | PipelineError::Late)) = &summary.error {
         return format!("{name}: {}\n", crate::chain(error));
     }
     let Some(snapshot) = &summary.outbox else {

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use url::Url;
@@ -83,8 +83,22 @@ impl fmt::Display for SecretUrl {
     }
 }
 
+/// The folder of the package whose files systemd hands over to the service, which then need be readable by root alone.
+const HANDED_OVER: &str = "/etc/packhorse/secrets";
+
+/// Where a secret file is to be read: systemd's copy of it, if it is one of those that are handed over and there is a copy.
+fn handed_over(path: &Path, credentials: Option<PathBuf>) -> PathBuf {
+    let copy = || {
+        let name = path.strip_prefix(HANDED_OVER).ok()?.to_str()?;
+        // As the unit's LoadCredential= calls it.
+        Some(credentials?.join(format!("secret_{name}"))).filter(|copy| copy.is_file())
+    };
+    copy().unwrap_or_else(|| path.to_owned())
+}
+
 /// Reads a secret file whole. Only regular files: a pipe or a device could block or never end.
 pub(super) fn read_file(path: &Path) -> io::Result<String> {
+    let path = &handed_over(path, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from));
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
@@ -112,6 +126,19 @@ mod tests {
         let url = SecretUrl::new(&Url::parse("mysql://chuser:hunter2@localhost/ch").unwrap());
         assert_eq!(format!("{url} {url:?}"), "mysql://chuser:***@localhost/ch \"mysql://chuser:***@localhost/ch\"");
         assert_eq!(url.expose(), "mysql://chuser:hunter2@localhost/ch");
+    }
+
+    #[test]
+    fn systemds_copy_of_a_secret_goes_before_the_file_of_the_packages_folder_alone() {
+        let copies = tempfile::tempdir().unwrap();
+        fs::write(copies.path().join("secret_token"), "from systemd").unwrap();
+        let from = |path: &str| handed_over(Path::new(path), Some(copies.path().to_owned()));
+        assert_eq!(from("/etc/packhorse/secrets/token"), copies.path().join("secret_token"));
+        for other in ["/etc/packhorse/secrets/password", "/srv/token", "secrets/token", "/etc/packhorse/secrets"] {
+            assert_eq!(from(other), Path::new(other));
+        }
+        let file = Path::new("/etc/packhorse/secrets/token");
+        assert_eq!(handed_over(file, None), file);
     }
 
     #[test]

@@ -15,6 +15,12 @@ impl Seq {
         Self(self.0 + count)
     }
 
+    /// The seq of the record before; 0 when this is the first.
+    #[must_use]
+    pub const fn minus_one(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// How many records lie from `earlier` (inclusive) up to this one (exclusive); 0 when `earlier` is not earlier.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

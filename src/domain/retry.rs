@@ -27,12 +27,17 @@ impl Retry {
         Self { interval, jitter, failures: 0 }
     }
 
-    /// The wait after one more failure, at least a tenth of a second so that a broken jitter cannot spin.
+    /// The wait after one more failure.
     pub fn next_wait(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         // Without a limit on the elapsed time the interval never ends.
         let interval = self.interval.next_backoff().unwrap_or(self.interval.max_interval);
-        interval.mul_f64((self.jitter)().clamp(0.0, 1.0)).max(Duration::from_millis(100))
+        self.within(interval)
+    }
+
+    /// A wait of up to so long, drawn by chance; at least a tenth of a second, so that a broken jitter cannot spin.
+    pub fn within(&mut self, longest: Duration) -> Duration {
+        longest.mul_f64((self.jitter)().clamp(0.0, 1.0)).max(Duration::from_millis(100))
     }
 
     /// Failures since the last success.

@@ -243,16 +243,13 @@ impl Rows {
 
     /// A hash of a row's key: the square of the CRC32 of its text. The square, because the XOR of plain CRC32s is blind for grids. The text is
     /// the time in microseconds since 1970 and the stream's further [`checked`](super::StreamSpec::checked) columns, in decimal, with `/`
-    /// between them, and `NULL` for what is NULL or not in the table: `1356998700000000/837/0`; before it the id where the table is paged by it.
+    /// between them, and `NULL` for what is NULL or not in the table: `1356998700000000/837/0`; where the table is paged by id, the id and the
+    /// [`checked_by_id`](super::StreamSpec::checked_by_id) columns.
     /// `text` is room to write in, whatever it held.
     pub fn key_hash(&self, row: usize, order: Order, text: &mut String) -> u64 {
         text.clear();
-        let spec = self.stream.spec();
-        let id = match order {
-            Order::Id => spec.row_id,
-            Order::Key => None,
-        };
-        for &place in id.iter().chain(spec.checked) {
+        let (id, checked) = self.stream.spec().hashed(order);
+        for &place in id.iter().chain(checked) {
             if !text.is_empty() {
                 text.push('/');
             }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::EntityKind;
+use super::{EntityKind, Order};
 
 /// One forwarded table; in each outbox it is a log of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,8 +53,20 @@ pub struct StreamSpec {
     /// Places of the columns whose text the hash of [`Rows::key_hash`](super::Rows::key_hash) is made of; the first is the
     /// time. The id is not among them, so that tables with and without one agree.
     pub checked: &'static [usize],
+    /// The same where the table is paged by id, behind the id. Nothing optional is among them: a column that comes or goes makes no row another one.
+    pub checked_by_id: &'static [usize],
     /// Place of the auto-increment id, for tables that may have one. Where the table has it, paging goes by it.
     pub row_id: Option<usize>,
+}
+
+impl StreamSpec {
+    /// Places of the columns that the hash of a row's key is made of: the id where the table is paged by it, and the others.
+    pub fn hashed(&self, order: Order) -> (Option<usize>, &'static [usize]) {
+        match order {
+            Order::Id => (self.row_id, self.checked_by_id),
+            Order::Key => (None, self.checked),
+        }
+    }
 }
 
 const fn column(name: &'static str, kind: ColumnKind) -> ColumnSpec {
@@ -80,6 +92,7 @@ static READING: StreamSpec = StreamSpec {
     ],
     key: &[0, 1, 2],
     checked: &[0, 1, 2],
+    checked_by_id: &[0, 1, 2],
     row_id: None,
 };
 
@@ -96,6 +109,7 @@ static NODE_STATE: StreamSpec = StreamSpec {
     ],
     key: &[1, 2, 5],
     checked: &[1, 2, 5, 4],
+    checked_by_id: &[1, 2],
     row_id: Some(0),
 };
 

@@ -45,6 +45,15 @@ pub enum Trace {
     Possible,
 }
 
+/// Who was heard of after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Somebody answered, whatever it was.
+    Answer,
+    /// Nobody did: the link may be gone.
+    Nothing,
+}
+
 /// A verdict with what people need to know beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -56,6 +65,8 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
     /// What the request may have left there.
     pub trace: Trace,
+    /// Whether somebody answered.
+    pub heard: Heard,
     /// What a packhorse receiver told of a run of rows, where one answered.
     pub told: Option<Box<Told>>,
 }
@@ -65,8 +76,8 @@ pub struct Outcome {
 pub struct Told {
     /// The highest seq of the run's epoch and stream that it had seen before this request; `None` when none.
     ///
-    /// At or beyond our own `next`: this outbox is an old image of itself. Below what it accepted of us before: the receiver was put back
-    /// from a backup, and what lies between is no longer there.
+    /// At or beyond what we ever sent: this outbox is an older image of itself, or a copy of it runs elsewhere. Below what it took of us before: the
+    /// receiver was put back from a backup, and what lies between is no longer there.
     pub seen: Option<Seq>,
     /// The rows that it refuses, by their place among those delivered, ascending. Every other row of the run is stored.
     pub refused: Vec<RefusedRow>,
@@ -82,13 +93,19 @@ pub struct RefusedRow {
 }
 
 impl Outcome {
-    /// An outcome without a wish of the server's, and with the trace that such a verdict leaves as a rule.
+    /// An outcome of an answer without a wish of the server's, and with the trace that such a verdict leaves as a rule.
     pub fn new(verdict: Verdict, advice: impl Into<String>) -> Self {
         let trace = match verdict {
             Verdict::Accepted | Verdict::Unknown => Trace::Possible,
             Verdict::NotStored | Verdict::Misconfigured | Verdict::TooLarge | Verdict::Refused => Trace::Nothing,
         };
-        Self { verdict, advice: advice.into(), retry_after: None, trace, told: None }
+        Self { verdict, advice: advice.into(), retry_after: None, trace, heard: Heard::Answer, told: None }
+    }
+
+    /// The same where nobody answered.
+    #[must_use]
+    pub fn of_silence(self) -> Self {
+        Self { heard: Heard::Nothing, ..self }
     }
 
     /// The same with another trace.

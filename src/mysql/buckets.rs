@@ -81,12 +81,8 @@ pub(super) fn micros(time: &str) -> String {
 
 /// The checksum of some rows, as [`Rows::key_hash`](crate::domain::Rows::key_hash) makes it.
 pub(super) fn checksum(table: &Table, order: Order) -> String {
-    let spec = table.spec();
-    let id = match order {
-        Order::Id => spec.row_id,
-        Order::Key => None,
-    };
-    let text = id.iter().chain(spec.checked).map(|&place| key_text(table, place)).collect::<Vec<_>>().join(",'/',");
+    let (id, checked) = table.spec().hashed(order);
+    let text = id.iter().chain(checked).map(|&place| key_text(table, place)).collect::<Vec<_>>().join(",'/',");
     format!("BIT_XOR(CRC32(CONCAT({text}))*CRC32(CONCAT({text})))")
 }
 

@@ -147,6 +147,8 @@ fn refused(number: u16, message: &str, place: &Place, cause: Option<Box<dyn Erro
         1053 | 1077 | 1079 | 1152 | 1159 | 1161 | 1184 | 1927 | 2006 | 2013 | 4031 => {
             SourceError::Unreachable { advice: format!("{server} ended the connection: {message}"), cause }
         }
+        1317 => SourceError::Query { advice: format!("{message}: somebody killed it"), cause },
+        1969 | 3024 => SourceError::Unreachable { advice: format!("{server} gave no answer in time: {message}"), cause },
         1033..=1035 | 1194 | 1195 | 1712 => SourceError::Query {
             advice: format!("{message}; the table is damaged: REPAIR TABLE, or restore it from a backup"),
             cause,
@@ -208,10 +210,10 @@ mod tests {
         for number in [1049, 1054, 1146] {
             assert_eq!(variant(number), "schema", "{number}");
         }
-        for number in [1040, 1053, 1927] {
+        for number in [1040, 1053, 1927, 1969, 3024] {
             assert_eq!(variant(number), "unreachable", "{number}");
         }
-        for number in [1205, 1213, 1194, 9999] {
+        for number in [1205, 1213, 1194, 1317, 9999] {
             assert_eq!(variant(number), "query", "{number}");
         }
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, MySqlConnection, mysql::MySqlConnectOptions};
-use tokio::time::{Instant, error::Elapsed, timeout};
+use tokio::time::{error::Elapsed, timeout};
 
 use super::{
     Options,
@@ -15,14 +15,12 @@ use super::{
 };
 use crate::ports::{SourceError, SourceSchema};
 
-/// How long a look at the schema is believed while the connection lives.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
-
 /// A connection that is ready for a query, with what was found out on it.
 pub(super) struct Live {
     pub connection: MySqlConnection,
     pub schema: Schema,
-    looked: Instant,
+    /// Whether nobody was told of the schema yet: it was looked at just now.
+    is_new: bool,
 }
 
 /// Connects, and remembers the connection between calls.
@@ -50,13 +48,14 @@ impl Link {
         self.options.deadline
     }
 
-    /// The schema, looked at again when the last look is old.
+    /// The schema, looked at again. A column that was added before a row was written is then seen before that row has settled: no row is captured
+    /// without it.
     pub(super) async fn look(&mut self) -> Result<SourceSchema, SourceError> {
         let mut live = self.take().await?;
-        if live.looked.elapsed() >= LOOK_AGAIN {
+        if !std::mem::take(&mut live.is_new) {
             let outcome = timeout(self.options.connect_deadline, schema::look(&mut live.connection)).await;
             match outcome {
-                Ok(Ok(schema)) => live = Live { schema, looked: Instant::now(), ..live },
+                Ok(Ok(schema)) => live.schema = schema,
                 Ok(Err(trouble)) => return Err(trouble.told(&self.place)),
                 Err(Elapsed { .. }) => {
                     return Err(fault::too_slow(&self.place, self.options.connect_deadline, "being asked for its tables"));
@@ -70,6 +69,9 @@ impl Link {
 
     /// The live connection, or a new one.
     pub(super) async fn take(&mut self) -> Result<Live, SourceError> {
+        if let Some(pulse) = &self.options.pulse {
+            pulse.beat();
+        }
         if let Some(live) = self.live.take() {
             return Ok(live);
         }
@@ -112,7 +114,7 @@ impl Link {
     async fn open(&self) -> Result<Live, Trouble> {
         let mut connection = self.session().await?;
         let schema = schema::look(&mut connection).await?;
-        Ok(Live { connection, schema, looked: Instant::now() })
+        Ok(Live { connection, schema, is_new: true })
     }
 
     /// Connects, logs in and sets the session up.
@@ -121,6 +123,14 @@ impl Link {
         // A query that we have given up must not wait for a lock for ever on the server's side either.
         let wait = self.options.deadline.as_secs().clamp(1, 3600);
         connection.execute(sqlx::AssertSqlSafe(format!("SET SESSION lock_wait_timeout = {wait}"))).await?;
+        // Nor go on working at what nobody waits for: MariaDB counts in seconds, MySQL in milliseconds, old servers do not know it.
+        for limit in [format!("max_statement_time = {}", wait + 1), format!("max_execution_time = {}", (wait + 1) * 1_000)] {
+            if let Err(error) = connection.execute(sqlx::AssertSqlSafe(format!("SET SESSION {limit}"))).await
+                && error.as_database_error().is_none()
+            {
+                return Err(error.into());
+            }
+        }
         // Before MySQL 5.6 a session cannot be made read-only; that is a safety net, not a need.
         let read_only = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
         if let Err(error) = connection.execute(read_only).await

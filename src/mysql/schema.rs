@@ -157,15 +157,25 @@ impl<'c> Look<'c> {
             return Err(self.missing_table(spec.table).into());
         }
         let mut read = Vec::with_capacity(spec.columns.len());
+        let mut unseen = None;
         for column in spec.columns {
             let found = self.found(spec.table).iter().find(|found| found.name.eq_ignore_ascii_case(column.name));
             let seen =
                 found.map(|found| check_type(spec.table, column.name, column.kind, &found.data_type)).transpose()?.is_some();
             let there = seen || self.exists(spec.table, &quoted(column.name)).await?;
+            if there && !seen {
+                unseen = Some(column.name);
+            }
             if !there && !column.optional {
                 return Err(missing_column(spec.table, column.name).into());
             }
             read.push(there);
+        }
+        // While a table is altered, information_schema may leave it out: then nobody knows what identifies its rows.
+        if let Some(column) = unseen {
+            let advice =
+                format!("information_schema does not show {}.{column}, which is there; is the table being altered?", spec.table);
+            return Err(SourceError::Query { advice, cause: None }.into());
         }
         let by_id = spec.row_id.filter(|&place| read[place] && self.identifies(spec.table, spec.columns[place].name));
         if by_id.is_some() {

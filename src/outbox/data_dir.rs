@@ -252,6 +252,12 @@ pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
     Ok(Some(store))
 }
 
+/// What CURRENT names, whether it is there or not.
+pub(super) fn current_name(outbox: &Path) -> Option<String> {
+    let name = std::fs::read_to_string(outbox.join("CURRENT")).ok()?;
+    Some(name.trim().to_owned()).filter(|name| is_store_name(name))
+}
+
 /// Makes a store the one in use.
 pub(super) fn set_current(outbox: &Path, store: &Path) -> Result<(), StoreError> {
     let name = store.file_name().unwrap_or_default().to_string_lossy();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! m                                    -> Meta: format version, epoch, source id, destination
-//! s stream                             -> StreamState: next, cursor, watermark, counts
+//! s stream                             -> StreamState: next, cursor, watermark, counts, what is known of its rows elsewhere
 //! c stream first-seq                   -> pending chunk
 //! h kind local-id parked-id            -> parked chunk, held until that entity is mapped
 //! r parked-id                          -> parked chunk, refused until an operator decides
@@ -23,11 +23,11 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::ledger::Side;
+use super::{elsewhere::Elsewhere, ledger::Side};
 use crate::domain::{EntityKind, Epoch, Generation, LocalId, LocalRef, Micros, Position, Seq, Slot, SourceId, Stream};
 
 /// The version of keys and values in the store.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// What a store is, written in its first commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,8 @@ pub struct StreamState {
     pub discarded: u64,
     /// Encoded bytes of pending chunks.
     pub live_bytes: u64,
+    /// What is known of its rows elsewhere.
+    pub elsewhere: Elsewhere,
 }
 
 impl Default for StreamState {
@@ -86,6 +88,7 @@ impl StreamState {
             returned: 0,
             discarded: 0,
             live_bytes: 0,
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -188,6 +191,19 @@ pub(super) const REFUSED: &[u8] = b"r";
 pub(super) const ENTITIES: &[u8] = b"e";
 pub(super) const MAPPINGS: &[u8] = b"k";
 pub(super) const BROUGHT: &[u8] = b"b";
+
+/// Longer keys and values than these are not ours.
+pub(super) const KEPT_KEY_BYTES_MAX: usize = 64;
+pub(super) const KEPT_VALUE_BYTES_MAX: usize = 65_536;
+/// What is kept in the copy of parked rows too.
+pub(super) const KEPT_TWICE: [&[u8]; 4] = [ENTITIES, HELD, META, REFUSED];
+
+/// Whether an entry is kept in the copy of parked rows too, because the source may not be able to give it again: parked rows, the entities that
+/// they need, and whose they are.
+pub(super) fn is_kept_twice(key: &[u8], value: &[u8]) -> bool {
+    let fits = key.len() <= KEPT_KEY_BYTES_MAX && value.len() <= KEPT_VALUE_BYTES_MAX;
+    fits && (key == META || [ENTITIES, HELD, REFUSED].iter().any(|prefix| key.starts_with(prefix)))
+}
 
 pub(super) fn stream_key(stream: Stream) -> [u8; 2] {
     [b's', stream.number()]

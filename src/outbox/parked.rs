@@ -153,9 +153,13 @@ pub(super) fn shorten(text: &mut String) {
 
 /// A parked value's head and its chunk.
 pub(super) fn split<'a>(store: &Store, value: &'a [u8]) -> Result<(Parked, &'a [u8]), StoreError> {
-    let damaged = || StoreError::Damaged { path: store.path().into(), what: "a parked value does not decode".into() };
-    let (parked, used) = format::from_bytes::<Parked>(value).ok_or_else(damaged)?;
-    Ok((parked, &value[used..]))
+    parse(value).ok_or_else(|| StoreError::Damaged { path: store.path().into(), what: "a parked value does not decode".into() })
+}
+
+/// The same, of bytes of whatever origin.
+pub(super) fn parse(value: &[u8]) -> Option<(Parked, &[u8])> {
+    let (parked, used) = format::from_bytes::<Parked>(value)?;
+    Some((parked, &value[used..]))
 }
 
 /// Looks at everything parked: what is held, by what it waits for; every chunk must be whole.

@@ -40,6 +40,7 @@ fn try_open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), Sto
             belongs(outbox, writer.meta(), options)?;
             // An outbox that is older than sidecars gets one; one that is behind is brought up to date.
             writer.sidecar().write(outbox)?;
+            store.mend_copy()?;
             for path in compact::tidy(outbox, store.path())? {
                 set_aside(outbox, &path, options)?;
             }
@@ -126,7 +127,7 @@ fn first(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), StoreE
 /// Begins a new epoch where the sidecar says, with what can be read of the parked rows, and sets the damaged store aside.
 fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, damage: &str) -> Result<(Store, Writer), StoreError> {
     let old = data_dir::stores(outbox)?;
-    let salvage = Salvage::survey(readable(outbox)?, sidecar, options);
+    let salvage = Salvage::survey(&folders(outbox)?, sidecar, options)?;
     let begin = |stream: Stream| {
         let started = sidecar.is_none_or(|sidecar| sidecar.streams[usize::from(stream.number())].started);
         StreamState { watermark: salvage.begin(stream).clone(), started, ..StreamState::new() }
@@ -151,17 +152,11 @@ fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, dama
     Ok((store, writer))
 }
 
-/// The damaged store, where sled still opens it.
-fn readable(outbox: &Path) -> Result<Option<Store>, StoreError> {
-    let Ok(current) = data_dir::current(outbox) else { return Ok(None) };
-    let path = match current {
-        Some(path) => Some(path),
-        None => newest(outbox)?,
-    };
-    match path.map(|path| Store::open(&path)).transpose() {
-        Err(StoreError::Damaged { .. }) => Ok(None),
-        opened => opened,
-    }
+/// The folders of stores, the one in use first and else the newest.
+fn folders(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let current = data_dir::current_name(outbox).map(|name| outbox.join(name));
+    let others = data_dir::stores(outbox)?.into_iter().rev().filter(|path| Some(path) != current.as_ref());
+    Ok(current.iter().cloned().filter(|path| path.is_dir()).chain(others).collect())
 }
 
 fn meta(options: &OpenOptions, generation: Generation) -> Meta {

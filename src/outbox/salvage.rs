@@ -1,33 +1,89 @@
 //! What of a damaged store goes on in a new life: the rows that were set aside, and the catalog entities that they need.
 //!
-//! Whatever waited is captured from the source again, but a row that was parked months ago may be gone there. Where all parked rows are
-//! readable, capture begins behind those that waited, and parked rows from before that place are taken over; those from after it are
-//! found again. Where some are not readable, capture begins before all that was parked, and what is readable is taken over all the same: it
-//! may then be captured a second time, and is told apart at the destination (I6).
+//! Whatever waited is captured from the source again, but a row that was parked months ago may be gone there. So all parked rows are taken
+//! over that can be read, in the store or in the copy of them that lies beside it (`parked_copy`). Where the store still has every one of
+//! them, capture begins behind those that waited; else before all that was parked. A parked row from behind the place where capture begins
+//! may come a second time; both are repeats then, and are told apart at the destination (I6).
 //!
 //! The one rule: only what passes its checksum and decodes is taken over.
+
+use std::{collections::BTreeSet, path::Path};
 
 use super::{
     format::{self, Meta, Notes, Reason, StreamState},
     parked,
+    parked_copy::ParkedCopy,
     sidecar::Sidecar,
     store::{Change, Store, StoreError},
     writer::OpenOptions,
 };
 use crate::{
     codec::{self, ChunkHeader, Run},
-    domain::{Epoch, Position, Rows, Stream},
+    domain::{Epoch, Freshness, Position, Rows, Stream},
 };
 
 /// Chunks that go in one commit.
 const COMMIT_CHUNKS: usize = 64;
 
-/// A damaged store that can still be read in part, and where capture begins anew.
+/// What can still be read of a damaged store, and where capture begins anew.
 pub(super) struct Salvage {
-    /// With its life; `None` when nothing of it can be read, or it is another outbox's.
-    store: Option<(Store, Epoch)>,
+    remains: Option<Remains>,
     /// For each stream: where capture begins, and whether all parked rows are readable.
     begin: [(Position, Whole); Stream::ALL.len()],
+}
+
+/// A damaged store, as far as sled opens it, and the copy of its parked rows.
+struct Remains {
+    store: Option<Store>,
+    copy: Option<ParkedCopy>,
+    /// The life that both are of.
+    epoch: Epoch,
+}
+
+impl Remains {
+    /// What is in a store's folder; `None` when nothing of it can be read, or it is another outbox's or another life's.
+    fn find(folder: &Path, sidecar: Option<&Sidecar>, options: &OpenOptions) -> Result<Option<Self>, StoreError> {
+        let store = match folder.join("db").is_file().then(|| Store::open(folder)).transpose() {
+            Ok(store) => store,
+            Err(StoreError::Damaged { .. }) => None,
+            Err(other) => return Err(other),
+        };
+        let copy = ParkedCopy::read(folder)?;
+        let epoch = |meta: Option<Meta>| {
+            meta.filter(|meta| meta.source == options.source && meta.destination == options.destination).map(|meta| meta.epoch)
+        };
+        let of_store = epoch(store.as_ref().and_then(meta));
+        let of_copy = epoch(copy.as_ref().and_then(|copy| Some(format::from_bytes(&copy.get(format::META)?)?.0)));
+        // Two of the three say which life it was; without a sidecar one is enough.
+        let of_sidecar = sidecar.map(|sidecar| sidecar.meta.epoch);
+        let is_told = |epoch: &Epoch| of_sidecar.is_none_or(|told| told == *epoch) || of_store == of_copy;
+        let Some(epoch) = of_store.filter(is_told).or_else(|| of_copy.filter(is_told)) else { return Ok(None) };
+        let (store, copy) = (store.filter(|_| of_store == Some(epoch)), copy.filter(|_| of_copy == Some(epoch)));
+        Ok(Some(Self { store, copy, epoch }))
+    }
+
+    /// Keys with a prefix, and of each the values that can be read, the store's and the copy's.
+    fn entries(&self, prefix: &'static [u8]) -> impl Iterator<Item = (Vec<u8>, Vec<Vec<u8>>)> + '_ {
+        let in_store = self.store.iter().flat_map(move |store| readable(store, prefix)).map(|(key, _)| key);
+        let in_copy = self.copy.iter().flat_map(move |copy| copy.keys(prefix)).cloned();
+        let keys: BTreeSet<Vec<u8>> = in_store.chain(in_copy).collect();
+        keys.into_iter().map(|key| {
+            let of_store = self.store.as_ref().and_then(|store| store.get(&key).ok().flatten());
+            let of_copy = self.copy.as_ref().and_then(|copy| copy.get(&key));
+            let values = of_store.into_iter().chain(of_copy).collect();
+            (key, values)
+        })
+    }
+
+    /// Parked chunks that decode. Where the store and the copy differ, the one that has more rows: a damaged store may show an older value, and
+    /// rather a row twice than not at all.
+    fn parked(&self) -> impl Iterator<Item = Chunk> + '_ {
+        let entries = [format::HELD, format::REFUSED].into_iter().flat_map(|prefix| self.entries(prefix));
+        entries.filter_map(|(key, values)| {
+            let chunks = values.iter().filter_map(|value| Chunk::read(&key, value));
+            chunks.filter(|chunk| chunk.header.epoch == self.epoch).max_by_key(|chunk| chunk.rows.len())
+        })
+    }
 }
 
 /// Whether all parked rows of a stream can be read.
@@ -49,22 +105,26 @@ pub(super) struct Taken {
 impl Salvage {
     /// Nothing to take over.
     pub(super) fn none() -> Self {
-        Self { store: None, begin: Stream::ALL.map(|_| (Position::Start, Whole::No)) }
+        Self { remains: None, begin: Stream::ALL.map(|_| (Position::Start, Whole::No)) }
     }
 
-    /// Looks at what can be read.
-    pub(super) fn survey(store: Option<Store>, sidecar: Option<&Sidecar>, options: &OpenOptions) -> Self {
-        let store = store.and_then(|store| {
-            let meta = meta(&store)?;
-            let is_ours = meta.source == options.source
-                && meta.destination == options.destination
-                && sidecar.is_none_or(|sidecar| sidecar.meta.epoch == meta.epoch);
-            is_ours.then_some((store, meta.epoch))
-        });
-        let whole = match (&store, sidecar) {
-            (Some((store, _)), Some(sidecar)) => whole(store, sidecar).unwrap_or([Whole::No; Stream::ALL.len()]),
-            _ => [Whole::No; Stream::ALL.len()],
-        };
+    /// Looks at what can be read in the folders of stores, the one in use before all others: a crash may have left a complete new life beside
+    /// the damaged one.
+    pub(super) fn survey(
+        folders: &[impl AsRef<Path>],
+        sidecar: Option<&Sidecar>,
+        options: &OpenOptions,
+    ) -> Result<Self, StoreError> {
+        let mut remains = None;
+        for folder in folders {
+            remains = Remains::find(folder.as_ref(), sidecar, options)?;
+            if remains.is_some() {
+                break;
+            }
+        }
+        let store = remains.as_ref().and_then(|remains: &Remains| remains.store.as_ref());
+        let whole = store.zip(sidecar).and_then(|(store, sidecar)| whole(store, sidecar));
+        let whole = whole.unwrap_or([Whole::No; Stream::ALL.len()]);
         let begin = Stream::ALL.map(|stream| {
             let whole = whole[usize::from(stream.number())];
             let Some(sidecar) = sidecar else { return (Position::Start, whole) };
@@ -74,7 +134,7 @@ impl Salvage {
                 Whole::No => (bound.from.clone(), whole),
             }
         });
-        Self { store, begin }
+        Ok(Self { remains, begin })
     }
 
     /// Where capture begins anew.
@@ -88,27 +148,28 @@ impl Salvage {
     /// Those of the new store; what cannot be read of the old one is left out, and told.
     pub(super) fn copy(&self, new: &Store, epoch: Epoch) -> Result<Taken, StoreError> {
         let mut taken = Taken::default();
-        let Some((old, old_epoch)) = &self.store else { return Ok(taken) };
+        let Some(old) = &self.remains else { return Ok(taken) };
         copy_entities(old, new)?;
         let (mut change, mut chunks) = (Change::default(), 0);
         let mut notes = Notes::default();
-        for entry in readable(old) {
-            let Some(chunk) = Chunk::read(old, &entry).filter(|chunk| chunk.header.epoch == *old_epoch) else { continue };
+        for chunk in old.parked() {
             let (begin, whole) = &self.begin[usize::from(chunk.header.stream.number())];
-            let stays = |row: &usize| *whole == Whole::No || is_passed(&chunk.rows, *row, begin);
-            let rows: Vec<usize> = (0..chunk.rows.len()).filter(stays).collect();
-            if rows.is_empty() {
-                continue;
+            let is_passed = |row: usize| *whole == Whole::Yes && is_passed(&chunk.rows, row, begin);
+            let (passed, may_come_again): (Vec<usize>, Vec<usize>) = (0..chunk.rows.len()).partition(|row| is_passed(*row));
+            for (rows, freshness) in [(passed, chunk.header.freshness), (may_come_again, Freshness::Repeat)] {
+                if rows.is_empty() {
+                    continue;
+                }
+                let run = Run {
+                    epoch,
+                    generation: chunk.header.generation,
+                    first: chunk.header.first,
+                    captured_at: chunk.at,
+                    freshness,
+                };
+                parked::park_apart(&mut change, &run, &chunk.rows.pick(&rows), &chunk.reason, &mut notes);
+                taken.parked[usize::from(chunk.header.stream.number())] += rows.len() as u64;
             }
-            let run = Run {
-                epoch,
-                generation: chunk.header.generation,
-                first: chunk.header.first,
-                captured_at: chunk.at,
-                freshness: chunk.header.freshness,
-            };
-            parked::park_apart(&mut change, &run, &chunk.rows.pick(&rows), &chunk.reason, &mut notes);
-            taken.parked[usize::from(chunk.header.stream.number())] += rows.len() as u64;
             chunks += 1;
             if chunks % COMMIT_CHUNKS == 0 {
                 new.commit(std::mem::take(&mut change))?;
@@ -130,8 +191,8 @@ struct Chunk {
 
 impl Chunk {
     /// `None` for what is no parked chunk, or not that of its key.
-    fn read(store: &Store, (key, value): &(Vec<u8>, Vec<u8>)) -> Option<Self> {
-        let (parked, chunk) = parked::split(store, value).ok()?;
+    fn read(key: &[u8], value: &[u8]) -> Option<Self> {
+        let (parked, chunk) = parked::parse(value)?;
         let (header, rows) = codec::decode(chunk).ok()?;
         let number = format::number_of_parked_key(key)?;
         let is_it = format::parked_key(&parked.reason, number) == *key && header.stream == parked.stream;
@@ -139,10 +200,9 @@ impl Chunk {
     }
 }
 
-/// Parked entries, as far as the store can be read.
-fn readable(store: &Store) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
-    let prefixes = [format::HELD, format::REFUSED].into_iter();
-    prefixes.flat_map(|prefix| store.scan(prefix, prefix).into_iter().flatten().map_while(Result::ok))
+/// Entries with a prefix, as far as the store can be read.
+fn readable<'a>(store: &'a Store, prefix: &'static [u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + 'a {
+    store.scan(prefix, prefix).into_iter().flatten().map_while(Result::ok)
 }
 
 fn meta(store: &Store) -> Option<Meta> {
@@ -163,8 +223,8 @@ fn whole(store: &Store, sidecar: &Sidecar) -> Option<[Whole; Stream::ALL.len()]>
         return None;
     }
     let mut found = [0; Stream::ALL.len()];
-    for entry in readable(store) {
-        if let Some(chunk) = Chunk::read(store, &entry) {
+    for (key, value) in [format::HELD, format::REFUSED].into_iter().flat_map(|prefix| readable(store, prefix)) {
+        if let Some(chunk) = Chunk::read(&key, &value) {
             found[usize::from(chunk.header.stream.number())] += chunk.rows.len() as u64;
         }
     }
@@ -179,11 +239,11 @@ fn whole(store: &Store, sidecar: &Sidecar) -> Option<[Whole; Stream::ALL.len()]>
 }
 
 /// Entities do not matter where they cannot be read: capture brings those that the source has.
-fn copy_entities(old: &Store, new: &Store) -> Result<(), StoreError> {
+fn copy_entities(old: &Remains, new: &Store) -> Result<(), StoreError> {
     let mut change = Change::default();
-    for (key, value) in old.scan(format::ENTITIES, format::ENTITIES).into_iter().flatten().map_while(Result::ok) {
-        let is_one = format::from_bytes::<crate::domain::Entity<crate::domain::LocalId>>(&value).is_some();
-        if is_one && format::parse_entity_key(&key).is_some() {
+    for (key, values) in old.entries(format::ENTITIES) {
+        let is_one = |value: &Vec<u8>| format::from_bytes::<crate::domain::Entity<crate::domain::LocalId>>(value).is_some();
+        if let Some(value) = values.into_iter().find(is_one).filter(|_| format::parse_entity_key(&key).is_some()) {
             change.put(key, value);
         }
     }

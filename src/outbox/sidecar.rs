@@ -185,6 +185,29 @@ impl Keeper {
         })
     }
 
+    /// The same, before a part of the source is to be captured once more.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing is to be changed.
+    pub(super) fn reach_down_before(
+        &mut self,
+        outbox: &Path,
+        writer: &Writer,
+        stream: Stream,
+        after: &Position,
+    ) -> Result<(), StoreError> {
+        let mut sidecar = writer.sidecar();
+        let bound = &mut sidecar.streams[usize::from(stream.number())];
+        for from in [&mut bound.from, &mut bound.waiting_from] {
+            if from.is_after(after) {
+                *from = after.clone();
+            }
+        }
+        sidecar.write(outbox)?;
+        *self = Self { written: sidecar, ..Self::new(writer) };
+        Ok(())
+    }
+
     fn reach_down_to(
         &mut self,
         outbox: &Path,

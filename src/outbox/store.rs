@@ -8,6 +8,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     fs::File,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,6 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{
+    format,
+    parked_copy::{self, Keeping, Kept},
+};
 use crate::edge;
 
 /// Memory for sled's page cache; its default is 1 GB.
@@ -89,15 +94,25 @@ pub(super) type Entry = (Vec<u8>, Vec<u8>);
 
 /// An atomic change: all of it is stored, or nothing.
 #[derive(Default)]
-pub(super) struct Change(sled::Batch);
+pub(super) struct Change {
+    batch: sled::Batch,
+    /// What of it goes into the copy of parked rows too; of one key only what it does last.
+    kept: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
 
 impl Change {
     pub(super) fn put(&mut self, key: impl AsRef<[u8]>, value: Vec<u8>) {
-        self.0.insert(key.as_ref(), value);
+        if format::is_kept_twice(key.as_ref(), &value) {
+            self.kept.insert(key.as_ref().to_vec(), Some(value.clone()));
+        }
+        self.batch.insert(key.as_ref(), value);
     }
 
     pub(super) fn remove(&mut self, key: impl AsRef<[u8]>) {
-        self.0.remove(key.as_ref());
+        if format::is_kept_twice(key.as_ref(), &[]) {
+            self.kept.insert(key.as_ref().to_vec(), None);
+        }
+        self.batch.remove(key.as_ref());
     }
 }
 
@@ -111,6 +126,8 @@ pub(super) struct Store {
     /// After an error sled may hold what is not on the disk, and a second fdatasync would report a success that is none.
     failed: AtomicBool,
     waker: Waker,
+    /// Opened when there is something to write into it.
+    copy: Mutex<Option<Keeping>>,
 }
 
 impl Store {
@@ -140,7 +157,7 @@ impl Store {
         };
         let file = File::open(path.join("db")).map_err(io_error("opening the store's file"))?;
         let waker = Waker::start(config).map_err(io_error("starting a thread"))?;
-        let store = Self { path: path.into(), db: Some(db), file, failed: AtomicBool::new(false), waker };
+        let store = Self { path: path.into(), db: Some(db), file, failed: AtomicBool::new(false), waker, copy: Mutex::default() };
         store.sync_creation()?;
         Ok(store)
     }
@@ -202,10 +219,56 @@ impl Store {
 
     /// Stores a change. On `Ok` it is on the disk; on an error nobody knows, and the store answers only `Closed` until it is reopened.
     pub(super) fn commit(&self, change: Change) -> Result<(), StoreError> {
+        let Change { batch, kept } = change;
+        if kept.is_empty() {
+            return self.commit_batch(batch);
+        }
+        self.db()?;
+        let kept: Vec<Kept> = kept.into_iter().collect();
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.kept_with(&mut copy, |copy| copy.put(&kept))?;
+        self.commit_batch(batch)?;
+        self.kept_with(&mut copy, |copy| {
+            copy.forget(&kept);
+            if copy.is_stale() { copy.rewrite(self.kept_twice()) } else { Ok(()) }
+        })
+    }
+
+    /// Brings the copy of parked rows to what is here: for a store that has been found whole.
+    pub(super) fn mend_copy(&self) -> Result<(), StoreError> {
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        self.kept_with(&mut copy, |copy| copy.mend(self.kept_twice()))
+    }
+
+    /// Does something with the copy of parked rows; an error in it closes the store.
+    fn kept_with(
+        &self,
+        copy: &mut Option<Keeping>,
+        doing: impl FnOnce(&mut Keeping) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let done = match copy {
+            Some(copy) => doing(copy),
+            None => Keeping::open(&self.path).and_then(|opened| doing(copy.insert(opened))),
+        };
+        done.inspect_err(|_| self.give_up())
+    }
+
+    /// Everything that is in the copy of parked rows too.
+    fn kept_twice(&self) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'_> {
+        let of = |prefix: &'static [u8]| match self.scan(prefix, prefix) {
+            Ok(entries) => (Some(entries), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let all = format::KEPT_TWICE.into_iter().map(of);
+        let all = all.flat_map(|(entries, error)| entries.into_iter().flatten().chain(error));
+        all.filter(|entry| entry.as_ref().map_or(true, |(key, value)| format::is_kept_twice(key, value)))
+    }
+
+    fn commit_batch(&self, batch: sled::Batch) -> Result<(), StoreError> {
         let db = self.db()?;
         self.guarded("committing", || {
             self.waker.while_waiting(db, || {
-                db.apply_batch(change.0)?;
+                db.apply_batch(batch)?;
                 db.flush()
             })
         })?;
@@ -221,6 +284,11 @@ impl Store {
         })?;
         edge::pass("commit:synced");
         Ok(())
+    }
+
+    /// Bytes of its files that become fewer when it is compacted: all but the copy of parked rows.
+    pub(super) fn sled_bytes(&self) -> u64 {
+        self.disk_bytes().saturating_sub(parked_copy::bytes(&self.path))
     }
 
     /// Bytes that the store's files take on the disk.
@@ -406,7 +474,7 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
 
 /// After a failed fsync the kernel shows pages as written that the disk does not have, also to the next who opens the file: what is read
 /// from here on is what is on the disk. (What is still to be written is not forgotten by this, so it is written first.)
-fn forget_cached_pages(path: &Path) -> Result<(), StoreError> {
+pub(super) fn forget_cached_pages(path: &Path) -> Result<(), StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -3,6 +3,7 @@
 //! The one rule: compute the new state, commit it, and only then make it one's own. After a failed commit the writer still tells the
 //! truth about what is known to be on the disk.
 
+mod elsewhere;
 mod open;
 mod verbs;
 
@@ -134,8 +135,13 @@ impl Writer {
     pub(super) fn sidecar(&self) -> Sidecar {
         let bound = |stream: Stream| {
             let state = self.state(stream);
-            let from = sidecar::position_before(self.places.lowest(stream), &state.watermark);
-            let waiting_from = sidecar::position_before(self.places.lowest_pending(stream), &state.watermark);
+            // What is to be captured once more has not been settled either.
+            let lowered = |from: Position| match &state.elsewhere.again {
+                Some(again) if from.is_after(&again.after) => again.after.clone(),
+                Some(_) | None => from,
+            };
+            let from = lowered(sidecar::position_before(self.places.lowest(stream), &state.watermark));
+            let waiting_from = lowered(sidecar::position_before(self.places.lowest_pending(stream), &state.watermark));
             Bound { next: state.next, cursor: state.cursor, started: state.started, from, waiting_from }
         };
         Sidecar {
@@ -319,6 +325,17 @@ impl Writer {
     }
 
     pub(super) fn append(&mut self, store: &Store, captured: &Captured, ledger: &LedgerChange) -> Result<(), StoreError> {
+        self.append_with(store, captured, ledger, |_| {})
+    }
+
+    /// The same, with one more change of the stream's state in the same commit.
+    fn append_with(
+        &mut self,
+        store: &Store,
+        captured: &Captured,
+        ledger: &LedgerChange,
+        more: impl FnOnce(&mut StreamState),
+    ) -> Result<(), StoreError> {
         let stream = captured.rows.stream();
         let mut state = self.state(stream).clone();
         let mut change = Change::default();
@@ -327,10 +344,11 @@ impl Writer {
             generation: self.meta.generation,
             first: state.next,
             captured_at: captured.at,
-            freshness: captured.freshness,
+            freshness: Self::freshness_of_new(&state, captured.freshness),
         };
         let added = append_chunks(&mut change, &mut state, &run, &captured.rows);
         state.watermark = captured.watermark.clone();
+        more(&mut state);
         ledger::put(store, &mut change, stream, self.ledger(stream).coarse, ledger)?;
         let mut catalog = Arc::clone(&self.catalog);
         for (what, entity) in &captured.catalog {
@@ -365,6 +383,7 @@ impl Writer {
         batch: &Batch,
         aside: &[SetAside],
         next: &[Intent],
+        taken: Option<Seq>,
         at: Micros,
     ) -> Result<(), StoreError> {
         let stream = batch.rows.stream();
@@ -399,6 +418,7 @@ impl Writer {
         state.cursor = batch.end();
         state.parked_ever += parked;
         state.acked += settled - parked;
+        state.elsewhere.taken = taken.max(state.elsewhere.taken);
         let passed = remove_passed_chunks(store, &mut change, stream, &mut state, batch.first)?;
         if settled > parked {
             notes.last_success = Some(at);
@@ -522,17 +542,18 @@ impl Writer {
                 // What it points to is another entity now: it stays, for an operator.
                 continue;
             }
+            let Some(number) = format::number_of_parked_key(&key) else { continue };
             let state = &mut streams[usize::from(header.stream.number())];
             let run = Run {
                 epoch: self.meta.epoch,
                 generation: header.generation,
                 first: state.next,
                 captured_at: header.captured_at,
-                freshness: header.freshness,
+                freshness: Self::freshness_of_parked(state, number, header.freshness),
             };
             added.extend(append_chunks(&mut change, state, &run, &rows));
             state.returned += rows.len() as u64;
-            removed.extend(format::number_of_parked_key(&key));
+            removed.push(number);
             change.remove(key);
             returned += rows.len() as u64;
             parked::forget(Arc::make_mut(&mut held), what, rows.len() as u64, value.len() as u64);
@@ -603,6 +624,7 @@ fn append_chunks(change: &mut Change, state: &mut StreamState, run: &Run, rows: 
     for chunk in codec::encode(run, rows, CHUNK_BYTES_MAX) {
         state.live_bytes += chunk.bytes.len() as u64;
         state.next = chunk.header.end();
+        state.elsewhere.note(chunk.header.first, chunk.header.lowest);
         change.put(format::chunk_key(chunk.header.stream, chunk.header.first), chunk.bytes);
         added.push(chunk.header);
     }

@@ -100,9 +100,13 @@ fn success(answer: Answer, manner: Manner) -> Response<Body> {
 fn of_run(status: StatusCode, answer: &RunAnswer, seen: Option<i64>) -> Response<Body> {
     let json = serde_json::to_string(answer).unwrap_or_default();
     let mut response = with(status, "application/json", json);
-    let seen = seen.map_or_else(|| "none".to_owned(), |seen| seen.to_string());
-    set(&mut response, header::HeaderName::from_static(SEEN_HEADER), Some(seen));
+    tell_seen(&mut response, seen);
     response
+}
+
+fn tell_seen(response: &mut Response<Body>, seen: Option<i64>) {
+    let seen = seen.map_or_else(|| "none".to_owned(), |seen| seen.to_string());
+    set(response, header::HeaderName::from_static(SEEN_HEADER), Some(seen));
 }
 
 fn failure(refusal: &Refusal) -> Response<Body> {
@@ -114,6 +118,7 @@ fn failure(refusal: &Refusal) -> Response<Body> {
     match refusal {
         Refusal::Unauthorized => set(&mut response, header::WWW_AUTHENTICATE, Some("Basic realm=\"packhorse\"".to_owned())),
         Refusal::Busy => set(&mut response, header::RETRY_AFTER, Some("2".to_owned())),
+        Refusal::RowsLost { seen, .. } => tell_seen(&mut response, *seen),
         _ => {}
     }
     response

@@ -5,6 +5,7 @@
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use super::{
@@ -21,6 +22,8 @@ use crate::{
 
 /// More gateways than this are not listed (I7).
 const LISTED_MAX: i64 = 10_000;
+/// How often it is told that two machines share a source id, for as long as they do.
+const COLLISION_TOLD_EVERY: Duration = Duration::from_mins(10);
 
 /// Which tokens were found bound to which sources, so that not every request has to ask.
 #[derive(Debug, Default)]
@@ -90,6 +93,23 @@ pub(super) async fn seen(change: &mut Step, source: SourceId) -> Result<(), sqlx
     change.execute(sql, [Cell::Text(source.to_string()), Cell::Time(now())]).await.map(drop)
 }
 
+/// Notes that a run came of an epoch that the gateway had given up for another one.
+pub(super) async fn collided(change: &mut Step, source: SourceId) -> Result<(), sqlx::Error> {
+    let before = "SELECT collided FROM packhorse_gateway WHERE source = ?".to_owned();
+    let before = change.one(before, [Cell::Text(source.to_string())], Kind::Time).await?.text();
+    let is_news = before.and_then(|at| at.parse::<Micros>().ok()).is_none_or(|at| clock().since(at) >= COLLISION_TOLD_EVERY);
+    if is_news {
+        tracing::warn!(
+            %source,
+            "two machines send under one source id, as clones of one image do: all rows of both are kept; take the data_dir of one of them away, so \
+             that it begins with an id of its own"
+        );
+        let sql = "UPDATE packhorse_gateway SET collided = ? WHERE source = ?".to_owned();
+        change.execute(sql, [Cell::Time(now()), Cell::Text(source.to_string())]).await?;
+    }
+    Ok(())
+}
+
 /// Notes what a gateway says of itself.
 pub(super) async fn report(
     change: &mut Step,
@@ -134,6 +154,8 @@ pub(super) struct Gateway {
     pub lag_seconds: Option<i64>,
     /// How long its oldest record has waited.
     pub oldest_age_seconds: Option<i64>,
+    /// When it was last noted that two machines send under its source id, UTC.
+    pub collided: Option<String>,
 }
 
 /// All gateways, those first that were not seen for longest.
@@ -149,14 +171,16 @@ pub(super) async fn list(store: &Store) -> Result<Vec<Gateway>, Refusal> {
         Kind::Int,
         Kind::Int,
         Kind::Int,
+        Kind::Time,
     ];
-    let sql = "SELECT source, name, seen, hostname, version, told, depth, parked, lag_seconds, oldest_age_seconds \
+    let sql = "SELECT source, name, seen, hostname, version, told, depth, parked, lag_seconds, oldest_age_seconds, collided \
                FROM packhorse_gateway ORDER BY seen, source LIMIT ?";
     let mut look = store.look().await?;
     let rows = look.fetch(sql.to_owned(), [Cell::Int(LISTED_MAX)], &kinds).await?;
     look.end().await?;
     let read = |row: Vec<Cell>| {
-        let [source, name, seen, hostname, version, told, depth, parked, lag, oldest] = <[Cell; 10]>::try_from(row).ok()?;
+        let [source, name, seen, hostname, version, told, depth, parked, lag, oldest, collided] =
+            <[Cell; 11]>::try_from(row).ok()?;
         Some(Gateway {
             source: source.text()?,
             name: name.text(),
@@ -168,11 +192,16 @@ pub(super) async fn list(store: &Store) -> Result<Vec<Gateway>, Refusal> {
             parked: parked.int(),
             lag_seconds: lag.int(),
             oldest_age_seconds: oldest.int(),
+            collided: collided.text(),
         })
     };
     Ok(rows.into_iter().filter_map(read).collect())
 }
 
+fn clock() -> Micros {
+    Micros::from_datetime(chrono::Utc::now().naive_utc())
+}
+
 fn now() -> String {
-    Micros::from_datetime(chrono::Utc::now().naive_utc()).to_string()
+    clock().to_string()
 }

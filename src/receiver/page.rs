@@ -21,7 +21,7 @@ pub(super) fn write(gateways: &[Gateway]) -> String {
     page.push_str(
         "<p>Times are UTC. Lag: how far capture is behind the gateway's database; depth: records that wait there; parked: records that \
          were set aside there.</p>\n<table><tr><th>gateway</th><th>last seen</th><th>lag</th><th>depth</th><th>oldest waits</th>\
-         <th>parked</th><th>version</th><th>report</th><th>source id</th></tr>\n",
+         <th>parked</th><th>version</th><th>report</th><th>source id</th><th></th></tr>\n",
     );
     for gateway in gateways {
         let label = gateway.name.as_deref().or(gateway.hostname.as_deref()).unwrap_or("(unnamed)");
@@ -32,7 +32,7 @@ pub(super) fn write(gateways: &[Gateway]) -> String {
         let _ = writeln!(
             page,
             "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td>{}</td><td>{}</td><td>{}</td></tr>",
+             <td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escaped(label),
             text(&gateway.seen),
             seconds(gateway.lag_seconds),
@@ -42,10 +42,19 @@ pub(super) fn write(gateways: &[Gateway]) -> String {
             text(&gateway.version),
             text(&gateway.told),
             escaped(&gateway.source),
+            gateway.collided.as_deref().map_or_else(String::new, shared),
         );
     }
     page.push_str("</table>\n</body></html>\n");
     page
+}
+
+/// What is said of a source id that two machines use.
+fn shared(at: &str) -> String {
+    format!(
+        "two machines send under this source id, as clones of one image do (last noted {}): take the data_dir of one of them away",
+        escaped(at)
+    )
 }
 
 fn span(seconds: i64) -> String {

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     cell::Cell,
+    gateways,
     refusal::Refusal,
     store::{Step, Store},
     tables::Kind,
@@ -49,13 +50,42 @@ pub(super) async fn highest(step: &mut Step, run: &Run) -> Result<Option<i64>, s
     Ok(step.one(sql.to_owned(), of(run), Kind::Int).await?.int())
 }
 
+/// Refuses a run of a client that knows of rows which are no longer here, until it has taken note of that.
+pub(super) async fn nothing_lost(step: &mut Step, run: &Run) -> Result<(), Refusal> {
+    let Some(taken) = run.taken else { return Ok(()) };
+    let seen = highest(step, run).await?;
+    match seen {
+        Some(seen) if seen.unsigned_abs() >= taken.0 => Ok(()),
+        Some(_) | None => Err(Refusal::RowsLost { taken: taken.0, seen }),
+    }
+}
+
+/// Whether a run comes of an epoch before the one that the gateway began last: then two machines share its source id, or something was on its
+/// way for long.
+async fn is_superseded(change: &mut Step, run: &Run) -> Result<bool, sqlx::Error> {
+    let own = "SELECT began FROM packhorse_run WHERE source = ? AND epoch = ? AND stream = ?";
+    let Some(own) = change.one(own.to_owned(), of(run), Kind::Int).await?.int() else { return Ok(false) };
+    let [source, _, stream] = of(run);
+    Ok(latest(change, source, stream).await?.is_some_and(|latest| own < latest))
+}
+
+async fn latest(change: &mut Step, source: Cell, stream: Cell) -> Result<Option<i64>, sqlx::Error> {
+    let sql = "SELECT MAX(began) FROM packhorse_run WHERE source = ? AND stream = ?";
+    Ok(change.one(sql.to_owned(), [source, stream], Kind::Int).await?.int())
+}
+
 /// Notes that a run was seen, and forgets the receipts that the client needs no more: those before its cursor, and those of other epochs
 /// when this one is new.
 pub(super) async fn note(change: &mut Step, run: &Run) -> Result<(), sqlx::Error> {
     let is_new = highest(change, run).await?.is_none();
+    let [source, _, stream] = of(run);
+    let began = latest(change, source, stream).await?.unwrap_or(0) + 1;
+    if !is_new && is_superseded(change, run).await? {
+        gateways::collided(change, run.source).await?;
+    }
     let upsert = change.dialect().upsert_greatest("(source, epoch, stream)", "highest");
-    let sql = format!("INSERT INTO packhorse_run (source, epoch, stream, highest) VALUES (?, ?, ?, ?){upsert}");
-    change.execute(sql, of(run).into_iter().chain([seq(run.end.0 - 1)])).await?;
+    let sql = format!("INSERT INTO packhorse_run (source, epoch, stream, highest, began) VALUES (?, ?, ?, ?, ?){upsert}");
+    change.execute(sql, of(run).into_iter().chain([seq(run.end.0 - 1), Cell::Int(began)])).await?;
     let settled = "DELETE FROM packhorse_receipt WHERE source = ? AND epoch = ? AND stream = ? AND end_seq <= ?";
     change.execute(settled.to_owned(), of(run).into_iter().chain([seq(run.cursor.0)])).await?;
     if is_new {

@@ -58,6 +58,14 @@ pub(super) enum Refusal {
         /// The highest seq of the epoch and stream that was seen.
         seen: Option<i64>,
     },
+    /// The client knows of rows that were stored here and are no longer.
+    #[error("rows up to seq {taken} were stored here, and are not here any more: this database was put back to an older state")]
+    RowsLost {
+        /// Up to where it knows of them.
+        taken: u64,
+        /// The highest seq of the epoch and stream that was seen.
+        seen: Option<i64>,
+    },
     /// The database went away while it committed: it may have stored the request or not.
     #[error("the database went away while it committed; the request may be stored or not: {0}")]
     Unclear(#[source] sqlx::Error),
@@ -71,6 +79,7 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::Legacy(_) | Self::LegacyKey(_) => StatusCode::BAD_REQUEST,
+            Self::RowsLost { .. } => StatusCode::PRECONDITION_FAILED,
             Self::Missing(_) | Self::Run { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

@@ -97,6 +97,9 @@ pub(super) async fn store(
         gate.bound.check(&mut change, gate.caller, origin.source, gate.tokens).await?;
         gateways::seen(&mut change, origin.source).await?;
     }
+    if let Told::Run(run, _) = told {
+        receipt::nothing_lost(&mut change, run).await?;
+    }
     let mut refused = batch.refused.clone();
     let missing = pointing_nowhere(&mut change, batch).await?;
     let kept;

@@ -59,7 +59,8 @@ impl Address {
     }
 }
 
-fn unquote(text: &str) -> Result<String, RestError> {
+/// A user or password as it is meant.
+pub(super) fn unquote(text: &str) -> Result<String, RestError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

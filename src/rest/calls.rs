@@ -100,6 +100,18 @@ pub(super) fn first_node_state() -> Call {
     Call { method: Method::GET, target, body: None, success: Success::List, kind: Kind::Read, rows_max: Some(1) }
 }
 
+/// Asks for nothing, so that nearly nothing comes back.
+pub(super) fn reach() -> Call {
+    Call {
+        method: Method::GET,
+        target: path(EntityKind::RoomType),
+        body: None,
+        success: Success::List,
+        kind: Kind::Read,
+        rows_max: Some(0),
+    }
+}
+
 fn number(id: Option<RemoteId>) -> Option<String> {
     id.map(|id| id.to_string())
 }

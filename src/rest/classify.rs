@@ -69,7 +69,14 @@ pub enum Answer {
     Status(Status),
     /// A packhorse receiver refuses some rows, by their places, and has stored all others.
     RowsRefused {
+        /// The status code.
+        code: u16,
         /// Why, without secrets.
+        detail: String,
+    },
+    /// A packhorse receiver has lost rows that it had taken, and stored nothing.
+    RowsLost {
+        /// What it said, without secrets.
         detail: String,
     },
     /// There was no connection, so not a byte of the request can have been read.
@@ -154,6 +161,9 @@ pub fn classify(answer: &Answer, evidence: &Evidence) -> Outcome {
         (Answer::Status(_) | Answer::TooLong { .. }, Verdict::NotStored | Verdict::Misconfigured) => {
             outcome.leaving(Trace::Possible)
         }
+        (Answer::NoConnection { .. } | Answer::BrokenAfterSend { .. } | Answer::TimedOutAfterSend { .. }, _) => {
+            outcome.of_silence()
+        }
         _ => outcome,
     }
 }
@@ -161,10 +171,14 @@ pub fn classify(answer: &Answer, evidence: &Evidence) -> Outcome {
 fn meaning(answer: &Answer, evidence: &Evidence) -> Outcome {
     match answer {
         Answer::Status(status) => of_status(status, evidence),
-        Answer::RowsRefused { detail } => {
-            let advice = format!("the receiver refuses some rows, and has stored the others: {detail}");
+        Answer::RowsRefused { code, detail } => {
+            let advice = format!("the receiver refuses some rows, and has stored the others (status {code}: {detail})");
             Outcome::new(Verdict::Refused, advice).leaving(Trace::Possible)
         }
+        Answer::RowsLost { detail } => Outcome::new(
+            Verdict::NotStored,
+            format!("the receiver has lost rows that it had taken; they are captured and sent again by themselves ({detail})"),
+        ),
         Answer::NoConnection { kind, detail } => Outcome::new(Verdict::NotStored, format!("{} ({detail})", no_connection(*kind))),
         Answer::BrokenAfterSend { detail } => broken(&format!("the connection broke before an answer ({detail})"), evidence),
         Answer::TimedOutAfterSend { after } => broken(

@@ -14,13 +14,15 @@ use super::{
     calls::{Call, Success},
     classify::{Answer, Body, NoConnection, Status},
     retry_after,
+    upload::{Meter, Stall, Uploaded},
 };
 use crate::{
     domain::{RefusedRow, Seq, Told},
+    edge,
     wire::{self, RefusedRows, RunAnswer, run::SEEN_HEADER},
 };
 
-/// A body's time on the wire is reckoned at this rate at least.
+/// However it moves, a body has no more time than it takes at this rate (I7).
 pub(super) const BYTES_PER_SECOND_MIN: u64 = 500;
 /// An answer with a list is read up to this size.
 pub(super) const LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -41,6 +43,10 @@ pub(super) struct Terms<'a> {
     pub(super) secrets: &'a [String],
     pub(super) connect_deadline: Duration,
     pub(super) answer_deadline: Duration,
+    /// As long as some of a body waits here, something of it must move within this time.
+    pub(super) stall_deadline: Duration,
+    /// The port that a connection leads to.
+    pub(super) port: u16,
     pub(super) headers: header::HeaderMap,
     /// An answer with a list is read up to this size.
     pub(super) list_bytes_max: usize,
@@ -63,6 +69,8 @@ pub(super) struct Exchanged {
     pub(super) told: Option<Told>,
     /// Bytes of the answer's body.
     pub(super) body_bytes: u64,
+    /// How long the request's body was on its way.
+    pub(super) uploaded: Uploaded,
 }
 
 impl From<Answer> for Exchanged {
@@ -76,6 +84,7 @@ impl From<Answer> for Exchanged {
             content_range: None,
             told: None,
             body_bytes: 0,
+            uploaded: Uploaded::default(),
         }
     }
 }
@@ -91,16 +100,38 @@ pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Ter
     if let Some(rows_max) = call.rows_max {
         request = request.header(header::RANGE, format!("items=0-{rows_max}"));
     }
-    if let Some(body) = &call.body {
-        request = request.header(header::CONTENT_TYPE, body.content_type).body(body.bytes.clone());
+    let Some(body) = &call.body else {
+        let deadline = terms.connect_deadline + terms.answer_deadline;
+        return match timeout(deadline, request.send()).await {
+            Err(_) => Answer::TimedOutAfterSend { after: deadline }.into(),
+            Ok(sent) => answered(sent, call, terms).await,
+        };
+    };
+    let (meter, metered) = Meter::body(body.bytes.clone().into());
+    request = request.header(header::CONTENT_TYPE, body.content_type).body(reqwest::Body::wrap(metered));
+    let stall = Stall { sending: terms.stall_deadline, answering: terms.answer_deadline };
+    let deadline = terms.connect_deadline + terms.answer_deadline + time_at_least(call.body_bytes());
+    let sent = tokio::select! {
+        sent = timeout(deadline, request.send()) => sent.map_err(|_| deadline),
+        waited = meter.stalls(terms.port, stall) => Err(waited),
+    };
+    let uploaded = meter.uploaded();
+    match sent {
+        Err(after) => Exchanged { uploaded, ..Answer::TimedOutAfterSend { after }.into() },
+        Ok(sent) => Exchanged { uploaded, ..answered(sent, call, terms).await },
     }
-    let body_time = Duration::from_secs(call.body_bytes() as u64 / BYTES_PER_SECOND_MIN);
-    let deadline = terms.connect_deadline + terms.answer_deadline + body_time;
-    match timeout(deadline, request.send()).await {
-        Err(_) => Answer::TimedOutAfterSend { after: deadline }.into(),
-        Ok(Err(error)) => failed(error, terms).into(),
-        Ok(Ok(response)) => read(response, call, terms).await,
+}
+
+async fn answered(sent: Result<Response, reqwest::Error>, call: &Call, terms: &Terms<'_>) -> Exchanged {
+    match sent {
+        Err(error) => failed(error, terms).into(),
+        Ok(response) => read(response, call, terms).await,
     }
+}
+
+/// What so many bytes take at the smallest rate.
+fn time_at_least(bytes: usize) -> Duration {
+    edge::scaled(Duration::from_secs(bytes as u64 / BYTES_PER_SECOND_MIN))
 }
 
 fn failed(error: reqwest::Error, terms: &Terms<'_>) -> Answer {
@@ -226,7 +257,12 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
     };
     let run = json.clone().filter(|_| is_packhorse == Some(true) && seen.is_some() && success == Success::Stored);
     let run = run.and_then(|json| serde_json::from_value::<RunAnswer>(json).ok());
-    let told = run.as_ref().zip(seen).map(|(run, seen)| told(&seen, run));
+    let has_lost = is_packhorse == Some(true) && code == wire::run::LOST_STATUS && seen.is_some();
+    let told = match (&run, seen) {
+        (Some(run), Some(seen)) => Some(told(code, &seen, run)),
+        (None, Some(seen)) if has_lost => Some(told(code, &seen, &RunAnswer::default())),
+        (Some(_) | None, _) => None,
+    };
     let meets_contract = is_plain
         && json.as_ref().is_some_and(|json| match success {
             Success::List => code == 200 && json.is_array(),
@@ -241,21 +277,23 @@ async fn read(mut response: Response, call: &Call, terms: &Terms<'_>) -> Exchang
     let excerpt = if meets_contract { String::new() } else { shown(&String::from_utf8_lossy(&bytes), terms.secrets) };
     let answer = match run {
         Some(run) if is_plain && matches!(code, 207 | 422) && !run.refused.is_empty() => {
-            Answer::RowsRefused { detail: shown(&run.error.unwrap_or_default(), terms.secrets) }
+            Answer::RowsRefused { code, detail: shown(&run.error.unwrap_or_default(), terms.secrets) }
         }
+        None if has_lost => Answer::RowsLost { detail: excerpt },
         Some(_) | None => Answer::Status(Status { code, body, meets_contract, excerpt, location, retry_after }),
     };
     let body_bytes = bytes.len() as u64;
     let json = json.filter(|_| meets_contract).unwrap_or_default();
-    Exchanged { answer, json, is_packhorse, date, certificate, content_range, told, body_bytes }
+    let uploaded = Uploaded::default();
+    Exchanged { answer, json, is_packhorse, date, certificate, content_range, told, body_bytes, uploaded }
 }
 
 /// What the answer to a run tells: the highest seq, and each row that is refused.
-fn told(seen: &str, run: &RunAnswer) -> Told {
+fn told(code: u16, seen: &str, run: &RunAnswer) -> Told {
     let mut refused: Vec<RefusedRow> = Vec::new();
     for RefusedRows { reason, rows } in &run.refused {
         let rows = rows.iter().flat_map(|(from, to)| *from..*to).take(REFUSED_ROWS_MAX);
-        refused.extend(rows.map(|row| RefusedRow { row: row as usize, reason: reason.clone() }));
+        refused.extend(rows.map(|row| RefusedRow { row: row as usize, reason: format!("status {code}: {reason}") }));
     }
     refused.sort_by_key(|refused| refused.row);
     refused.dedup_by_key(|refused| refused.row);
@@ -272,7 +310,7 @@ async fn body(response: &mut Response, bytes_max: usize, terms: &Terms<'_>) -> R
     let began = Instant::now();
     let mut bytes = Vec::new();
     loop {
-        let allowed = terms.answer_deadline + Duration::from_secs(bytes.len() as u64 / BYTES_PER_SECOND_MIN);
+        let allowed = terms.answer_deadline + time_at_least(bytes.len());
         let left = allowed.saturating_sub(began.elapsed()).min(terms.answer_deadline);
         match timeout(left, response.chunk()).await {
             Err(_) => return Err(Unread::Cut(format!("it stalled after {} bytes", bytes.len()))),

@@ -9,11 +9,10 @@ use reqwest::{Client, header};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Options, RestError, RestSink,
+    RestError, RestSink,
     calls::{self, Call},
     certificate,
     classify::{Accepted, Answer, Evidence, Kind, classify},
-    client,
     exchange::{self, Exchanged, Terms},
 };
 use crate::{
@@ -85,8 +84,7 @@ impl RestSink {
     /// # Errors
     /// When the client cannot be set up.
     pub async fn look(&self, clock: fn() -> Micros) -> Result<Look, RestError> {
-        let client =
-            client::build_for_a_look(&Options { connect_deadline: TCP_DEADLINE, ..self.options.clone() }, &self.address)?;
+        let client = self.recipe.build_for_a_look(TCP_DEADLINE)?;
         let (host, port, by_proxy) = self.peer()?;
         let peer = format!("{host}:{port}");
         let addresses = addresses(&host, port).await;
@@ -102,7 +100,7 @@ impl RestSink {
     }
 
     /// Whom a connection goes to.
-    fn peer(&self) -> Result<(String, u16, bool), RestError> {
+    pub(super) fn peer(&self) -> Result<(String, u16, bool), RestError> {
         let of = |url: &reqwest::Url| {
             let host = url.host_str()?.trim_matches(['[', ']']).to_owned();
             Some((host, url.port_or_known_default()?))
@@ -160,6 +158,8 @@ impl RestSink {
             secrets: &self.secrets,
             connect_deadline: Duration::ZERO,
             answer_deadline: ANSWER_DEADLINE,
+            stall_deadline: ANSWER_DEADLINE,
+            port: self.port,
             headers: header::HeaderMap::new(),
             list_bytes_max: LIST_BYTES_MAX,
         };

@@ -42,9 +42,11 @@ impl Memory {
         let (is_refusal, is_break) = match answer {
             Answer::Status(status) => (status.code == 500, false),
             Answer::BrokenAfterSend { .. } | Answer::TimedOutAfterSend { .. } => (false, true),
-            Answer::RowsRefused { .. } | Answer::NoConnection { .. } | Answer::Truncated { .. } | Answer::TooLong { .. } => {
-                (false, false)
-            }
+            Answer::RowsRefused { .. }
+            | Answer::RowsLost { .. }
+            | Answer::NoConnection { .. }
+            | Answer::Truncated { .. }
+            | Answer::TooLong { .. } => (false, false),
         };
         let fingerprint = fingerprint(call);
         if is_refusal || is_break {

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | one request of an unknown outcome, or of an intent found at start | its witnesses | all or nothing |
 //! | several requests of unknown outcome, or a part of what was asked for in vain | each row | what is absent is sent |
-//! | rows that were captured before | each row | the same |
+//! | rows that were captured before, where a repeat is not free | each row | the same |
+//! | the first new rows of a life | three of them | that they are there: this outbox is an older image of itself, and all that waits may have been sent |
 //! | rows that may meet another of the same second there | these rows | they are parked |
 //!
 //! A packhorse receiver knows each row by its own identity (I6) and is never asked.
@@ -15,17 +16,29 @@ use tokio::time::sleep_until;
 
 use super::{
     Sender, collide,
-    doubt::{self, Sent, Testimony},
+    doubt::{self, Doubt, Sent, Testimony},
+    front::Opening,
     prepare::Prepared,
 };
 use crate::{
-    domain::{Freshness, Outcome, Rows},
-    outbox::{Batch, Reason, StoreError},
+    domain::{Freshness, Outcome, Rows, Stream},
+    outbox::{Batch, Doubted, Reason, StoreError},
     ports::{Keeping, Presence},
 };
 
 /// Each row is asked for in batches of at most so many, so that a poor link gets somewhere.
 pub(super) const EACH_ROWS_MAX: usize = 2_000;
+
+/// So many of the first rows of a life are asked for.
+const OPENING_ROWS: usize = 3;
+
+/// Which rows may meet another of their key at the destination.
+enum Look {
+    /// New ones that may: these are asked for.
+    AtTheSeam,
+    /// These do; each was asked for.
+    Met(Vec<usize>),
+}
 
 /// What was found out about a batch.
 pub(super) enum Asked {
@@ -48,6 +61,17 @@ impl Sender<'_> {
         if !self.asks() {
             return Ok(Asked::Ready);
         }
+        match self.is_overtaken(batch, prepared).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.doubt_image(batch).await?;
+                return Ok(Asked::Again(EACH_ROWS_MAX));
+            }
+            Err(outcome) => {
+                self.wait_out(&outcome).await?;
+                return Ok(Asked::Failed);
+            }
+        }
         match self.find_out(batch, prepared).await {
             Ok(asked) => Ok(asked),
             Err(outcome) => {
@@ -57,9 +81,55 @@ impl Sender<'_> {
         }
     }
 
+    /// Whether the first rows that this life sends are there, though they were never sent from here.
+    async fn is_overtaken(&mut self, batch: &Batch, prepared: &Prepared) -> Result<bool, Outcome> {
+        let front = self.front(batch.rows.stream());
+        let is_first = front.opening == Opening::Unproven && front.doubt.is_none() && batch.freshness == Freshness::New;
+        if !is_first || prepared.sent.is_empty() {
+            return Ok(false);
+        }
+        let can_be_asked = |row: &usize| doubt::coarse_key(&batch.rows, *row).is_some();
+        let first: Vec<usize> = prepared.sent.iter().copied().filter(can_be_asked).take(OPENING_ROWS).collect();
+        let answers = if first.is_empty() { Vec::new() } else { self.sink.arrived(&batch.rows.pick(&first)).await? };
+        self.front_mut(batch.rows.stream()).opening = Opening::Proven;
+        Ok(answers.contains(&Presence::There))
+    }
+
+    /// This outbox is an older image of itself, or somebody else sends the same rows: whatever waits is asked for from now on.
+    async fn doubt_image(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let text = "rows that were never sent from here are at the destination: data_dir is an older image, or something else sends the same rows. \
+                    Whatever waits, is parked or is in the database by now is asked for before it is sent, so that nothing is there twice";
+        tracing::warn!(outbox = %self.outbox.path().display(), stream = %batch.rows.stream(), first = %batch.first, "{text}");
+        let doubted = self.outbox.doubt().await?;
+        self.outbox.note_trouble((self.options.clock)(), text.to_owned()).await?;
+        for (stream, Doubted { intent }) in Stream::ALL.into_iter().zip(doubted) {
+            let front = self.front_mut(stream);
+            front.opening = Opening::Proven;
+            if let Some(intent) = intent {
+                front.doubt = Some(Doubt { end: intent.end, sent: Sent::Each });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a repeat of all that is sent of a batch costs no more than a first sending: a server that keeps one node state of a second and
+    /// number merges it. One without a number is refused there.
+    async fn is_repeat_free(&mut self, batch: &Batch, prepared: &Prepared) -> Result<bool, Outcome> {
+        let rows = &batch.rows;
+        let number = rows.stream().spec().key[2];
+        let is_plain =
+            |row: &usize| rows.int(number, *row).is_some() && rows.time(*row).is_some_and(|time| time == time.cut_to_second());
+        if rows.stream() == Stream::Reading || !prepared.sent.iter().all(is_plain) {
+            return Ok(false);
+        }
+        Ok(self.sink.keeping(rows.stream()).await? == Keeping::OneOfASecond)
+    }
+
     async fn find_out(&mut self, batch: &Batch, prepared: &mut Prepared) -> Result<Asked, Outcome> {
         let stream = batch.rows.stream();
         let (front, ready) = (self.front(stream).doubt.clone(), self.front(stream).ready);
+        let is_free = front.is_none() && batch.freshness == Freshness::Repeat && self.is_repeat_free(batch, prepared).await?;
+        let mut met = Vec::new();
         let there = match (&front, batch.freshness) {
             (Some(doubt), _) => {
                 sleep_until(ready).await;
@@ -69,26 +139,30 @@ impl Sender<'_> {
                         Testimony::Absent => {
                             tracing::info!(%stream, first = %batch.first, rows = sent.len(), "asked: nothing of it had arrived");
                             self.front_mut(stream).doubt = None;
-                            return Ok(Asked::Again(self.pace.rows()));
+                            return Ok(Asked::Again(self.pace.rows(stream)));
                         }
                         Testimony::Unclear => {
                             let end = doubt.end;
-                            self.front_mut(stream).doubt = Some(doubt::Doubt { end, sent: Sent::Each });
+                            self.front_mut(stream).doubt = Some(Doubt { end, sent: Sent::Each });
                             return Ok(Asked::Again(EACH_ROWS_MAX));
                         }
                     },
-                    Sent::Together(_) | Sent::Each => self.there(&batch.rows).await?,
+                    Sent::Together(_) | Sent::Each => self.there(&batch.rows, &mut met).await?,
                 }
             }
+            (None, Freshness::Repeat) if is_free => Vec::new(),
             (None, Freshness::Repeat) if batch.rows.len() > EACH_ROWS_MAX => return Ok(Asked::Again(EACH_ROWS_MAX)),
-            (None, Freshness::Repeat) => self.there(&batch.rows).await?,
+            (None, Freshness::Repeat) => self.there(&batch.rows, &mut met).await?,
             (None, Freshness::New) => Vec::new(),
         };
         if front.is_some() || !there.is_empty() {
             tracing::info!(%stream, first = %batch.first, rows = batch.rows.len(), there = there.len(), "asked what had arrived");
         }
         prepared.leave(&there);
-        self.tell_apart(batch, prepared, &there, front.is_none()).await
+        met.retain(|row| prepared.sent.binary_search(row).is_ok());
+        let is_new = front.is_none() && (batch.freshness == Freshness::New || is_free);
+        let look = if is_new { Look::AtTheSeam } else { Look::Met(met) };
+        self.tell_apart(batch, prepared, &there, look).await
     }
 
     /// Parks what the destination cannot hold beside what it has.
@@ -97,16 +171,16 @@ impl Sender<'_> {
         batch: &Batch,
         prepared: &mut Prepared,
         there: &[usize],
-        is_certain: bool,
+        look: Look,
     ) -> Result<Asked, Outcome> {
         let rows = &batch.rows;
         let doubles = collide::doubles(rows, &prepared.sent, there);
-        let mut suspects = Vec::new();
-        if batch.freshness == Freshness::New && is_certain {
-            suspects = self.front(rows.stream()).frontier.suspects(rows, &prepared.sent);
-            suspects.retain(|row| doubles.binary_search(row).is_err());
-        }
-        if doubles.is_empty() && suspects.is_empty() {
+        let (mut suspects, met) = match look {
+            Look::AtTheSeam => (self.front(rows.stream()).frontier.suspects(rows, &prepared.sent), Vec::new()),
+            Look::Met(met) => (Vec::new(), met),
+        };
+        suspects.retain(|row| doubles.binary_search(row).is_err());
+        if doubles.is_empty() && suspects.is_empty() && met.is_empty() {
             return Ok(Asked::Ready);
         }
         match (self.sink.keeping(rows.stream()).await?, doubles.first()) {
@@ -117,11 +191,20 @@ impl Sender<'_> {
         }
         let reason = Reason::Refused(collide::REASON.to_owned());
         prepared.park(&doubles, &reason);
+        prepared.park(&met, &reason);
         if !suspects.is_empty() {
-            let met = self.sink.arrived(&rows.pick(&suspects)).await?;
-            let met: Vec<usize> =
-                suspects.iter().zip(met).filter(|(_, presence)| *presence == Presence::There).map(|(row, _)| *row).collect();
-            prepared.park(&met, &reason);
+            let answers = self.sink.arrived(&rows.pick(&suspects)).await?;
+            let with = |wanted: &[Presence]| -> Vec<usize> {
+                suspects.iter().zip(&answers).filter(|(_, presence)| wanted.contains(presence)).map(|(row, _)| *row).collect()
+            };
+            match batch.freshness {
+                Freshness::New => prepared.park(&with(&[Presence::There, Presence::Merged]), &reason),
+                // It may be there itself.
+                Freshness::Repeat => {
+                    prepared.park(&with(&[Presence::Merged]), &reason);
+                    prepared.leave(&with(&[Presence::There]));
+                }
+            }
         }
         Ok(Asked::Ready)
     }
@@ -133,10 +216,13 @@ impl Sender<'_> {
         Ok(doubt::testimony(&groups, &answers))
     }
 
-    /// The rows that are there, ascending.
-    async fn there(&self, rows: &Rows) -> Result<Vec<usize>, Outcome> {
+    /// The rows that are there, ascending; and those in whose place there is another.
+    async fn there(&self, rows: &Rows, met: &mut Vec<usize>) -> Result<Vec<usize>, Outcome> {
         let answers = self.sink.arrived(rows).await?;
-        Ok(answers.iter().enumerate().filter(|(_, presence)| **presence == Presence::There).map(|(row, _)| row).collect())
+        let with =
+            |wanted: Presence| answers.iter().enumerate().filter(move |(_, presence)| **presence == wanted).map(|(row, _)| row);
+        met.extend(with(Presence::Merged));
+        Ok(with(Presence::There).collect())
     }
 }
 

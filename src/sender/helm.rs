@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     domain::{Micros, Outcome, Stream, Verdict},
@@ -94,6 +97,7 @@ pub struct Helm {
     traffic: Mutex<Traffic>,
     trouble: Mutex<Option<Trouble>>,
     conflicts: Mutex<Vec<(String, String)>>,
+    told_at: Mutex<Instant>,
 }
 
 impl Default for Helm {
@@ -105,6 +109,7 @@ impl Default for Helm {
             traffic: Mutex::default(),
             trouble: Mutex::default(),
             conflicts: Mutex::default(),
+            told_at: Mutex::new(Instant::now()),
         }
     }
 }
@@ -155,8 +160,17 @@ impl Helm {
         self.flush.notify_waiters();
     }
 
+    /// How long its last step towards the destination has been under way; `None` while it waits for something of its own accord.
+    pub fn busy_for(&self) -> Option<Duration> {
+        match &*self.doing.borrow() {
+            Doing::Syncing | Doing::Sending { .. } => Some(self.told_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()),
+            Doing::Starting | Doing::Idle | Doing::Waiting { .. } | Doing::Paused | Doing::Stopped => None,
+        }
+    }
+
     /// The sender says what it is doing.
     pub fn tell(&self, doing: Doing) {
+        *self.told_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.doing.send_replace(doing);
     }
 
@@ -217,7 +231,7 @@ mod tests {
     async fn a_flush_ends_a_wait_and_a_resume_a_pause() {
         let helm = Helm::default();
         let outcome = Outcome::new(Verdict::NotStored, "the link is down");
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         tokio::join!(helm.wait(&outcome, Micros(7), Duration::from_hours(1)), async {
             assert_eq!(helm.doing(), Doing::Waiting { outcome: outcome.clone(), until: Micros(3_600_000_007) });
             helm.flush();

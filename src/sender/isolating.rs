@@ -78,7 +78,7 @@ impl Sender<'_> {
             Begin::Refused | Begin::Again(_) => Isolation::new(all.clone(), repeats, failures, String::new()),
             Begin::Suspecting => Isolation::suspecting(all.clone(), repeats, &self.front(stream).convicts),
         };
-        let (mut requests, mut is_any_accepted) = (0_u32, false);
+        let (mut requests, mut is_any_accepted, mut is_taken) = (0_u32, false, false);
         let tries = if failures == 0 { BEYOND_TRIES } else { BEYOND_TRIES_AGAIN };
         let mut beyond = self.front(stream).doubt.as_ref().map_or(batch.end(), |doubt| doubt.end.max(batch.end()));
         let ended = loop {
@@ -104,6 +104,7 @@ impl Sender<'_> {
             match (outcome.verdict, outcome.trace) {
                 (Verdict::Accepted, _) => {
                     is_any_accepted = true;
+                    is_taken |= outcome.told.is_some();
                     search.accepted();
                 }
                 (Verdict::Refused, _) | (Verdict::Unknown, Trace::Unlikely) => search.refused(&outcome.advice),
@@ -129,7 +130,8 @@ impl Sender<'_> {
                 }
                 self.front_mut(stream).standing = Standing::Well;
                 self.all_well();
-                self.settle(batch, &prepared).await
+                let taken = is_taken.then(|| batch.end().minus_one());
+                self.settle(batch, &prepared, taken).await
             }
             Err(outcome) => {
                 let patience = self.patience(sent.len());
@@ -166,10 +168,11 @@ impl Sender<'_> {
         batch: &Batch,
         snapshot: &Snapshot,
     ) -> Result<Beyond, StoreError> {
-        let Some(behind) = self.outbox.lease(batch.rows.stream(), *from, BEYOND_ROWS).await? else { return Ok(Beyond::Nothing) };
-        if behind.freshness == Freshness::Repeat {
-            return Ok(Beyond::Nothing);
-        }
+        let behind = match self.outbox.lease(batch.rows.stream(), *from, BEYOND_ROWS).await? {
+            // What is asked for first elsewhere proves nothing.
+            Some(behind) if behind.freshness == Freshness::New => behind,
+            Some(_) | None => return Ok(self.send_proof(batch, snapshot).await),
+        };
         let rows = &behind.rows;
         let is_whole_second = |row: usize| rows.time(row).is_some_and(|time| time == time.cut_to_second());
         let mut nodes = BTreeSet::new();
@@ -189,7 +192,24 @@ impl Sender<'_> {
                 }
             }
         }
-        Ok(Beyond::Nothing)
+        Ok(self.send_proof(batch, snapshot).await)
+    }
+
+    /// Sends once more what a packhorse receiver took before, where nothing else is left that could show it to be well. It writes a repeat all
+    /// the same; a legacy server does not, and there is no such row of it.
+    async fn send_proof(&mut self, batch: &Batch, snapshot: &Snapshot) -> Beyond {
+        let proof = self.front_mut(batch.rows.stream()).proof.take();
+        let Some(proof) = proof.filter(|proof| proof.generation == batch.generation) else { return Beyond::Nothing };
+        if prepare::prepare(&proof, &snapshot.mappings).sent.is_empty() {
+            return Beyond::Nothing;
+        }
+        let outcome = self.deliver(&proof, &[0], snapshot).await.outcome;
+        self.front_mut(batch.rows.stream()).proof = Some(proof);
+        match (outcome.verdict, outcome.trace) {
+            (Verdict::Accepted, _) => Beyond::Accepted,
+            (Verdict::Refused, _) | (Verdict::Unknown, Trace::Unlikely) => Beyond::Nothing,
+            (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge, _) => Beyond::Trouble(outcome),
+        }
     }
 }
 
@@ -221,7 +241,8 @@ fn traits(rows: &Rows, row: usize) -> Traits {
 
 fn at_fault(why: &str) -> Outcome {
     let advice = format!(
-        "the server refuses single records too and accepts none of the others: nothing is parked; look at its log, its disk and its database ({why})"
+        "the server refuses single records too and accepts none of the others: nothing is parked; look at its log, its disk and its database. If these \
+         rows alone are at fault, they are parked as soon as another one of their table is accepted ({why})"
     );
     Outcome::new(Verdict::Misconfigured, advice)
 }

@@ -1,88 +1,218 @@
 //! How large the next request is. Pure.
 //!
+//! A size is bytes of a body. It is the least of
+//!
+//! - 15 s of link, by what was measured; what takes 10 to 20 s is left as it is,
+//! - the rows that the server stores in 5 s, by what was measured,
+//! - what something on the way has let through, where it has refused more (413),
+//! - the configured bound, and twice what was accepted before.
+//!
+//! Nothing of it outlives the program: a request too many after a start finds a limit again, and yesterday's link is not today's
+//! (docs/decisions/0014).
+//!
 //! The one rule: whatever happens, the next request holds at least one row.
 
-/// After this many accepted requests in a row a larger one is tried.
-const GROW_AFTER: u32 = 3;
-/// Slowing down for an unknown outcome does not go below this: small requests over a poor link cost more than they gain.
-const SLOW_ROWS_MIN: usize = 500;
+use std::time::Duration;
+
+use crate::domain::Stream;
+
+/// The first request is about as large, so that it tells something of an unknown link soon.
+const START_BYTES: u64 = 32 * 1024;
+/// What the link or an unknown outcome calls for does not go below this: smaller requests over a poor link cost more than they gain.
+const BYTES_MIN: u64 = 4 * 1024;
+/// And what the server's time calls for not below so many rows.
+const SERVER_ROWS_MIN: usize = 500;
+/// More rows than these are sent in one request only where the link is what takes the time: else they gain nothing, and take memory.
+const PLAIN_ROWS: usize = 10_000;
+/// What a row takes as long as none was sent.
+const ROW_BYTES: f64 = 10.0;
+/// Requests of fewer rows tell nothing of what a row takes among many.
+const TELLING_ROWS: usize = 100;
+/// Uploads are not measured more finely than that, seconds.
+const UPLOAD_MIN: f64 = 0.02;
+/// After an unknown outcome a larger request is tried only after so many accepted ones in a row.
+const CALM: u32 = 3;
 /// A limit that was learnt is tried again after this many accepted requests, and after twice as many each time that it still holds.
 const PROBE_AFTER: u32 = 20;
 const PROBE_AFTER_MAX: u32 = 2_000;
 
-/// The size of requests, learnt from what the destination takes.
+/// How long a request is to take.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim {
+    /// On the link; a third more or less is as good.
+    pub link: Duration,
+    /// At the server, at most.
+    pub server: Duration,
+}
+
+impl Default for Aim {
+    fn default() -> Self {
+        Self { link: Duration::from_secs(15), server: Duration::from_secs(5) }
+    }
+}
+
+/// What an accepted request tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Rows in it.
+    pub rows: usize,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// How long the body was on its way.
+    pub uploaded: Duration,
+    /// How long the answer took from then on.
+    pub answered: Duration,
+}
+
+/// The size of requests, learnt from what link and destination take.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    rows: usize,
+    aim: Aim,
     rows_max: usize,
     body_bytes_max: u64,
-    accepted: u32,
+    size: u64,
+    /// What a row of each stream takes.
+    row_bytes: [f64; Stream::ALL.len()],
+    /// Bytes a second that the link carried.
+    goodput: Option<f64>,
+    /// Seconds that the server takes for a row more.
+    row_time: f64,
+    /// Rows of the smallest request, and the seconds that its answer took.
+    smallest: Option<(usize, f64)>,
+    /// Accepted requests until a larger one is tried.
+    calm: u32,
     /// What was refused for its size was larger than this.
-    limit: usize,
+    limit: u64,
     /// The largest request that was accepted.
-    proven: usize,
+    proven: u64,
     accepted_at_limit: u32,
     probe_after: u32,
     /// The limit was raised on trial.
     is_probing: bool,
+    /// Rows and bytes of the last request.
+    last: (usize, u64),
+    /// As many rows as these were too large, and nothing was accepted since.
+    too_many: Option<usize>,
 }
 
 impl Pace {
-    /// Begins with the largest number of rows.
-    pub fn new(rows_max: usize, body_bytes_max: u64) -> Self {
-        let rows_max = rows_max.max(1);
+    /// Begins small.
+    pub fn new(rows_max: usize, body_bytes_max: u64, aim: Aim) -> Self {
         Self {
-            rows: rows_max,
-            rows_max,
-            body_bytes_max,
-            accepted: 0,
-            limit: rows_max,
+            aim,
+            rows_max: rows_max.max(1),
+            body_bytes_max: body_bytes_max.max(1),
+            size: START_BYTES.min(body_bytes_max.max(1)),
+            row_bytes: [ROW_BYTES; Stream::ALL.len()],
+            goodput: None,
+            row_time: 0.0,
+            smallest: None,
+            calm: 0,
+            limit: u64::MAX,
             proven: 0,
             accepted_at_limit: 0,
             probe_after: PROBE_AFTER,
             is_probing: false,
+            last: (0, 0),
+            too_many: None,
         }
     }
 
-    /// Rows for the next request, at most.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// Rows of a stream for the next request, at most.
+    pub fn rows(&self, stream: Stream) -> usize {
+        let row_bytes = self.row_bytes[usize::from(stream.number())];
+        // A body is some percent larger or smaller than it was reckoned.
+        let bound = self.body_bytes_max.min(self.limit) as f64 * (15.0 / 16.0);
+        let fitting = (bound.min(self.size as f64) / row_bytes) as usize;
+        let is_long =
+            self.goodput.is_some_and(|goodput| PLAIN_ROWS as f64 * row_bytes / goodput >= self.aim.link.as_secs_f64() / 15.0);
+        let rows_max = if is_long { self.rows_max } else { self.rows_max.min(PLAIN_ROWS) };
+        let stored = ((self.aim.server.as_secs_f64() / self.row_time) as usize).max(SERVER_ROWS_MIN);
+        let fewer = self.too_many.map_or(usize::MAX, |rows| rows - 1);
+        fitting.min(rows_max).min(stored).min(fewer).max(1)
     }
 
-    /// A request of this many rows and bytes was accepted.
-    pub fn accepted(&mut self, rows: usize, body_bytes: u64) {
-        if self.is_probing && rows > self.proven {
+    /// A request went out, whatever becomes of it.
+    pub fn sent(&mut self, stream: Stream, rows: usize, body_bytes: u64) {
+        self.last = (rows, body_bytes);
+        if rows >= TELLING_ROWS && body_bytes > 0 {
+            self.row_bytes[usize::from(stream.number())] = body_bytes as f64 / rows as f64;
+        }
+    }
+
+    /// A request was accepted.
+    pub fn accepted(&mut self, stream: Stream, sample: &Sample) {
+        let Sample { rows, body_bytes, .. } = *sample;
+        let is_full = rows >= self.rows(stream) / 4 * 3;
+        self.too_many = None;
+        self.prove(body_bytes);
+        self.measure(sample, is_full);
+        self.calm = self.calm.saturating_sub(1);
+        let Some(goodput) = self.goodput else { return };
+        let aim = self.aim.link.as_secs_f64();
+        let takes = self.size as f64 / goodput;
+        if takes > aim * 4.0 / 3.0 {
+            self.size = (goodput * aim) as u64;
+        } else if takes < aim * 2.0 / 3.0 && is_full && self.calm == 0 {
+            self.size = self.size.saturating_mul(2).min((goodput * aim) as u64);
+        }
+        let most = self.body_bytes_max.min(self.limit);
+        self.size = self.size.clamp(BYTES_MIN.min(most), most);
+    }
+
+    fn prove(&mut self, body_bytes: u64) {
+        if self.is_probing && body_bytes > self.proven {
             self.is_probing = false;
             self.probe_after = PROBE_AFTER;
         }
-        self.proven = self.proven.max(rows);
-        if self.limit < self.rows_max && rows >= self.limit {
+        self.proven = self.proven.max(body_bytes);
+        if self.limit < self.body_bytes_max && body_bytes >= self.limit / 4 * 3 {
             self.accepted_at_limit += 1;
             if self.accepted_at_limit >= self.probe_after {
                 self.accepted_at_limit = 0;
                 self.is_probing = true;
-                self.limit = (self.limit * 2).min(self.rows_max);
+                self.limit = self.limit.saturating_mul(2);
             }
         }
-        self.accepted += 1;
-        if self.accepted >= GROW_AFTER {
-            self.accepted = 0;
-            self.rows = (self.rows * 2).min(self.limit);
+    }
+
+    /// Fixed costs weigh on a small request, so that one tells of the link at least, and never how slow it is.
+    fn measure(&mut self, sample: &Sample, is_full: bool) {
+        let uploaded = sample.uploaded.as_secs_f64();
+        let rate = (sample.body_bytes as f64 / uploaded.max(UPLOAD_MIN)).max(1.0);
+        let aim = self.aim.link.as_secs_f64();
+        self.goodput = Some(match self.goodput {
+            None => rate,
+            Some(_) if uploaded > aim * 2.0 => rate,
+            Some(before) if rate > before || is_full || uploaded > aim / 8.0 => f64::midpoint(before, rate),
+            Some(before) => before,
+        });
+        let answered = sample.answered.as_secs_f64();
+        match self.smallest {
+            Some((rows, _)) if sample.rows > rows && sample.rows < rows * 2 => {}
+            // What a server takes for any request at all says nothing of how many rows it manages.
+            Some((rows, least)) if sample.rows > rows => {
+                let row_time = ((answered - least) / (sample.rows - rows) as f64).max(0.0);
+                self.row_time = if self.row_time > 0.0 { f64::midpoint(self.row_time, row_time) } else { row_time };
+            }
+            Some(_) | None => self.smallest = Some((sample.rows, answered)),
         }
-        let row_bytes = (body_bytes / rows.max(1) as u64).max(1);
-        let fitting = usize::try_from(self.body_bytes_max / row_bytes).unwrap_or(usize::MAX);
-        self.rows = self.rows.min(fitting).max(1);
     }
 
     /// A request of this many rows was too large. `false` when no smaller one is worth trying at once: one of this size was accepted
     /// before, so that it is not its size that is at fault now.
     pub fn too_large(&mut self, rows: usize) -> bool {
-        self.accepted = 0;
+        self.calm = CALM;
         self.accepted_at_limit = 0;
-        if rows <= self.proven.max(1) {
+        self.too_many = (rows > 1).then_some(rows);
+        let body_bytes = match self.last {
+            (of_rows, body_bytes) if of_rows == rows && body_bytes > 0 => body_bytes,
+            _ => (rows as f64 * ROW_BYTES) as u64,
+        };
+        if body_bytes <= self.proven {
             // Or the server was given another limit: that is found in time.
-            self.proven = rows / 2;
-            self.rows = (rows / 2).max(1);
+            self.proven = body_bytes / 4 * 3;
+            self.size = (body_bytes / 2).max(1);
             return false;
         }
         if self.is_probing {
@@ -90,95 +220,19 @@ impl Pace {
             self.probe_after = (self.probe_after * 2).min(PROBE_AFTER_MAX);
             self.limit = self.proven.max(1);
         } else {
-            self.limit = self.limit.min(rows - 1).max(1);
+            self.limit = self.limit.min(body_bytes - 1).max(1);
         }
-        self.rows = usize::midpoint(self.proven, rows).clamp(1, self.limit);
+        self.size = u64::midpoint(self.proven, body_bytes).clamp(1, self.limit.min(self.body_bytes_max));
         true
     }
 
     /// The outcome of a request is unknown: smaller ones have better chances.
     pub fn slow_down(&mut self) {
-        self.accepted = 0;
-        self.rows = (self.rows / 2).max(SLOW_ROWS_MIN).min(self.rows).max(1);
+        self.calm = CALM;
+        let before = if self.last.1 > 0 { self.size.min(self.last.1) } else { self.size };
+        self.size = (before / 2).max(BYTES_MIN).min(self.size).max(1);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_size_that_was_too_large_is_not_tried_again() {
-        let mut pace = Pace::new(10_000, u64::MAX);
-        pace.too_large(10_000);
-        assert_eq!(pace.rows(), 5_000);
-        for _ in 0..20 {
-            pace.accepted(pace.rows(), 1);
-        }
-        assert_eq!(pace.rows(), 9_999);
-    }
-
-    #[test]
-    fn after_an_outage_that_looked_like_a_limit_requests_grow_again() {
-        let mut pace = Pace::new(10_000, u64::MAX);
-        pace.accepted(10, 100);
-        let mut waits = 0;
-        for _ in 0..40 {
-            waits += usize::from(!pace.too_large(pace.rows()));
-        }
-        assert!(waits > 20, "and it is waited between the tries: {waits}");
-        for _ in 0..2_000 {
-            pace.accepted(pace.rows(), pace.rows() as u64 * 10);
-        }
-        assert_eq!(pace.rows(), 10_000);
-    }
-
-    #[test]
-    fn a_limit_that_holds_is_tried_ever_more_rarely() {
-        let mut pace = Pace::new(10_000, u64::MAX);
-        let mut refused = 0;
-        for _ in 0..10_000 {
-            if pace.rows() > 600 {
-                pace.too_large(pace.rows());
-                refused += 1;
-            } else {
-                pace.accepted(pace.rows(), 1);
-            }
-        }
-        assert!(refused < 40, "{refused} of 10,000");
-    }
-
-    #[test]
-    fn a_row_is_always_sent() {
-        let mut pace = Pace::new(4, 10);
-        for _ in 0..9 {
-            pace.too_large(pace.rows());
-            pace.slow_down();
-        }
-        assert_eq!(pace.rows(), 1);
-        pace.accepted(1, 1_000_000);
-        assert_eq!(pace.rows(), 1);
-    }
-
-    #[test]
-    fn the_body_stays_below_its_limit() {
-        let mut pace = Pace::new(10_000, 10_000);
-        pace.accepted(1_000, 10_000);
-        assert_eq!(pace.rows(), 1_000);
-    }
-
-    #[test]
-    fn unknown_outcomes_make_requests_smaller_and_success_makes_them_larger_again() {
-        let mut pace = Pace::new(10_000, u64::MAX);
-        pace.slow_down();
-        assert_eq!(pace.rows(), 5_000);
-        for _ in 0..10 {
-            pace.slow_down();
-        }
-        assert_eq!(pace.rows(), SLOW_ROWS_MIN);
-        for _ in 0..30 {
-            pace.accepted(pace.rows(), 1);
-        }
-        assert_eq!(pace.rows(), 10_000);
-    }
-}
+mod tests;

@@ -1,5 +1,8 @@
 mod asking;
 mod isolating;
+mod outages;
+mod rebuilt;
+mod telling;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -86,6 +89,7 @@ struct Model {
     status_takes: Duration,
     /// How much longer than usual a bulk takes.
     bulk_takes: Duration,
+    receiver: telling::Receiver,
 }
 
 impl Model {
@@ -156,6 +160,7 @@ impl Model {
                         }
                     };
                     match there.iter().position(is_it) {
+                        Some(place) if there[place].3 != at(4) => Presence::Merged,
                         Some(place) => {
                             there.remove(place);
                             Presence::There
@@ -195,7 +200,8 @@ const TOOK: Duration = Duration::from_millis(20);
 impl Sink for ModelSink {
     async fn deliver(&self, delivery: &Delivery) -> Delivered {
         let took = TOOK + self.with(|model| model.bulk_takes);
-        let came = |outcome| Delivered { outcome, body_bytes: 1_000, took };
+        let body_bytes = 10 * delivery.rows.len() as u64;
+        let came = |outcome| Delivered { outcome, body_bytes, took, uploaded: Duration::ZERO, answered: took };
         let delivered = |verdict| came(Outcome::new(verdict, "scripted"));
         let error = || came(Outcome::new(Verdict::Unknown, "status 500: it failed").leaving(Trace::Unlikely));
         sleep(took).await;
@@ -220,6 +226,10 @@ impl Sink for ModelSink {
             }
             if model.is_full {
                 return error();
+            }
+            if model.receiver.tells {
+                let outcome = telling::take(model, delivery);
+                return if fault.is_some() { delivered(Verdict::Unknown) } else { came(outcome) };
             }
             if let Some(refuses) = model.refuses
                 && let Some(row) = (0..delivery.rows.len()).find(|row| refuses(&delivery.rows, *row))
@@ -333,6 +343,7 @@ fn options() -> Options {
         pushstatus_interval: Duration::from_mins(10),
         label: "house-17".into(),
         clock: || CLOCK,
+        new_epoch: || Epoch(2),
         helm: Arc::default(),
     }
 }

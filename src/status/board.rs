@@ -15,6 +15,7 @@ use crate::{
     domain::Micros,
     outbox::Outbox,
     ports::{Source, SourceError},
+    pulse::Pulse,
     queue::{Answer, Answers, FailureKind, QueueError, Request, Told, act, look, rewind},
     sender::helm::Helm,
 };
@@ -44,6 +45,8 @@ pub struct Desk {
     pub folder: PathBuf,
     /// Where its sender is seen and steered.
     pub helm: Arc<Helm>,
+    /// The sign of life of its capture and of who opens its outbox.
+    pub pulse: Arc<Pulse>,
     /// What bounds its outbox.
     pub limits: rewind::Limits,
     /// The way to the source, for what reads it again.
@@ -65,6 +68,7 @@ impl Desk {
             name: name.to_owned(),
             folder: folder.to_owned(),
             helm,
+            pulse: Arc::new(Pulse::new("beginning", Duration::from_hours(1))),
             limits,
             connect,
             slot: watch::Sender::new(Slot::Opening),

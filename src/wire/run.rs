@@ -20,6 +20,11 @@ pub const FIRST_HEADER: &str = "packhorse-first";
 pub const END_HEADER: &str = "packhorse-end";
 /// Request header, packhorse receivers only: the first seq that is not settled, decimal; receipts of earlier ones are no longer needed.
 pub const CURSOR_HEADER: &str = "packhorse-cursor";
+/// Request header, packhorse receivers only, where there is one: the highest seq of the epoch and stream that this receiver has taken, decimal. One
+/// that does not know of it has lost rows: it stores nothing, and says so with [`LOST_STATUS`].
+pub const TAKEN_HEADER: &str = "packhorse-taken";
+/// 412 Precondition Failed: the receiver has lost rows that it had taken, and [`SEEN_HEADER`] says which it still has. Nothing was stored.
+pub const LOST_STATUS: u16 = 412;
 /// On every answer to a run: the highest seq of its epoch and stream that the receiver had seen before it, decimal, or `none`.
 pub const SEEN_HEADER: &str = "packhorse-seen";
 
@@ -40,12 +45,14 @@ pub struct Run {
     pub end: Seq,
     /// The first seq that is not settled.
     pub cursor: Seq,
+    /// The highest seq that the receiver has taken, as far as the client knows.
+    pub taken: Option<Seq>,
 }
 
 impl Run {
     /// The headers that tell it.
-    pub fn headers(&self) -> [(&'static str, String); 7] {
-        [
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
             (SOURCE_HEADER, self.source.to_string()),
             (GENERATION_HEADER, self.generation.0.to_string()),
             (EPOCH_HEADER, self.epoch.to_string()),
@@ -53,7 +60,9 @@ impl Run {
             (FIRST_HEADER, self.first.to_string()),
             (END_HEADER, self.end.to_string()),
             (CURSOR_HEADER, self.cursor.to_string()),
-        ]
+        ];
+        headers.extend(self.taken.map(|taken| (TAKEN_HEADER, taken.to_string())));
+        headers
     }
 
     /// Reads the headers of a request; `None` when none of a run's own is there.
@@ -85,6 +94,7 @@ impl Run {
             first: seq(FIRST_HEADER)?,
             end: seq(END_HEADER)?,
             cursor: seq(CURSOR_HEADER)?,
+            taken: header(TAKEN_HEADER).map(|_| seq(TAKEN_HEADER)).transpose()?,
         };
         if run.first >= run.end || run.cursor > run.first {
             return Err(format!("{CURSOR_HEADER}, {FIRST_HEADER} and {END_HEADER} must ascend, and a run is not empty"));
@@ -153,6 +163,7 @@ mod tests {
             first: Seq(10),
             end: Seq(12),
             cursor: Seq(10),
+            taken: Some(Seq(8)),
         }
     }
 
@@ -166,6 +177,7 @@ mod tests {
     #[test]
     fn a_run_reads_back_from_its_headers() {
         assert_eq!(parsed(("", None)), Ok(Some(run())));
+        assert_eq!(parsed((TAKEN_HEADER, None)), Ok(Some(Run { taken: None, ..run() })), "nothing was taken yet");
         assert_eq!(Run::parse(|name| (name == SOURCE_HEADER).then_some("x")), Ok(None));
     }
 
@@ -173,6 +185,9 @@ mod tests {
     fn a_run_with_a_missing_or_odd_header_is_refused_by_name() {
         for (name, _) in run().headers() {
             for text in [None, Some("x"), Some("-1"), Some("99999999999999999999"), Some("")] {
+                if (name, text) == (TAKEN_HEADER, None) {
+                    continue;
+                }
                 let error = parsed((name, text)).unwrap_err();
                 assert!(error.contains("packhorse-"), "{name} {text:?}: {error}");
             }

@@ -32,7 +32,7 @@ impl Image {
         let (mut history, mut earlier) = (vec![State::fresh(Epoch(seed))], Files::new());
         while history.len() <= changes {
             let before = history.last().unwrap();
-            let next = workload::next(before, &mut chance);
+            let next = workload::fitted(&outbox, workload::next(before, &mut chance)).await;
             let after = before.after(&next);
             workload::make(&outbox, next).await.unwrap();
             history.push(after);

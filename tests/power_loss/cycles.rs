@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    block_on,
+    aims, block_on,
     disk::{Cut, Survives},
     is_long,
     lossy_fs::is_available,
@@ -26,6 +26,7 @@ fn moment(chance: &mut StdRng) -> Moment {
     }
 }
 
+/// Every other loss is at a random moment; the others aim at each state in turn.
 async fn random_cycles(seed: u64, cycles: u64, tally: &mut Tally) -> Result<(), Failure> {
     let mut chance = StdRng::seed_from_u64(seed);
     let mut done = 0;
@@ -33,7 +34,18 @@ async fn random_cycles(seed: u64, cycles: u64, tally: &mut Tally) -> Result<(), 
         // Two disks keep an order in what they write, the third does not: what it holds may be beyond sled.
         let reordering = chance.random_range(0..3) == 0;
         let mut trial = Trial::new(chance.random(), tally);
-        for _ in 0..chance.random_range(1..=LOSSES_PER_DISK_MAX).min(cycles - done) {
+        for life in 0..chance.random_range(1..=LOSSES_PER_DISK_MAX).min(cycles - done) {
+            let aim = (done % 2 == 0).then(|| aims::ALL[(done / 2) as usize % aims::ALL.len()]);
+            let is_fresh = life == 0;
+            let is_possible = match aim {
+                Some(Phase::Creation) => trial.durable().is_none(),
+                Some(Phase::Recovery) => trial.durable().is_some(),
+                _ => true,
+            };
+            if !is_possible && !is_fresh {
+                break;
+            }
+            let aim = aim.filter(|_| is_possible);
             let survives = match (reordering, chance.random_bool(0.5)) {
                 (true, _) => Survives::Reordered,
                 (false, true) => Survives::Nothing,
@@ -41,7 +53,11 @@ async fn random_cycles(seed: u64, cycles: u64, tally: &mut Tally) -> Result<(), 
             };
             // Now and then enough for sled to fill segments, and to use freed ones again.
             let changes = if chance.random_bool(0.1) { chance.random_range(0..600) } else { chance.random_range(0..60) };
-            if trial.live(moment(&mut chance), changes, survives).await? == End::Told {
+            let moment = match aim {
+                Some(aim) => aims::at(aim, &mut chance),
+                None => moment(&mut chance),
+            };
+            if trial.live(moment, changes, survives).await? == End::Told {
                 break;
             }
             done += 1;
@@ -66,6 +82,9 @@ fn the_outbox_survives_power_loss_at_random_moments() {
     let (seed, mut tally) = (seed(), Tally::default());
     let result = block_on(random_cycles(seed, crate::cycles(), &mut tally));
     report("power loss at random moments", &tally, result);
+    for phase in aims::ALL {
+        assert!(tally.phases.contains_key(&phase), "the power never went in {phase:?}");
+    }
 }
 
 /// A new disk for each moment, from its first fsync (change) to where the first commits are made.
@@ -182,4 +201,48 @@ fn compaction_may_be_interrupted_at_every_fsync_and_every_change() {
     });
     report("power loss during compaction", &tally, result);
     assert!(tally.phases.get(&Phase::Compaction).is_some_and(|losses| *losses > 30), "it was interrupted");
+}
+
+/// One disk: power losses in changes of one sort, and after some of them sled's file is gone altogether.
+async fn without_the_store(seed: u64, phase: Phase, survives: Survives, tally: &mut Tally) -> Result<(), Failure> {
+    let mut trial = Trial::new(seed, tally);
+    let cuts = [
+        Cut::BeforeFsync(1),
+        Cut::AfterFsync(1),
+        Cut::BeforeFsync(2),
+        Cut::AfterFsync(2),
+        Cut::AtChange(1),
+        Cut::AtChange(2),
+        Cut::AtChange(3),
+    ];
+    trial.live(Moment::Within(Phase::Park, Cut::AfterFsync(9)), 30, Survives::Nothing).await?;
+    for cut in cuts {
+        let at = |failure: Failure| Failure(format!("{failure} ({phase:?}, {survives:?}, {cut:?})"));
+        trial.live(Moment::Within(phase, cut), 3, survives).await.map_err(at)?;
+        trial.destroy_stores().map_err(|error| Failure(format!("{error}")))?;
+        trial.check().await.map_err(at)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_parked_survives_power_loss_followed_by_the_loss_of_the_store() {
+    if !is_available() {
+        return;
+    }
+    let (seed, mut tally) = (seed(), Tally::default());
+    let rounds = if is_long() { 8 } else { 1 };
+    let result = block_on(async {
+        for round in 0..rounds {
+            for phase in [Phase::Append, Phase::Park, Phase::Return, Phase::Discard, Phase::Compaction] {
+                for survives in [Survives::Nothing, Survives::Prefix, Survives::Reordered] {
+                    without_the_store(seed.wrapping_add(round), phase, survives, &mut tally).await?;
+                }
+            }
+        }
+        Ok(())
+    });
+    let rebuilt: u64 = tally.rebuilt.values().sum();
+    report("power loss, and then no store", &tally, result);
+    assert!(rebuilt >= 100 * rounds, "they were rebuilt");
 }

@@ -11,7 +11,8 @@ use crate::{
     disk::{Fault, Survives},
     lossy_fs::is_available,
     seed,
-    trial::{Failure, Moment, Tally, Trial},
+    trial::{Failure, Moment, Phase, Tally, Trial},
+    workload,
 };
 
 async fn survives_a_fault(fault: Fault, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
@@ -22,10 +23,15 @@ async fn survives_a_fault(fault: Fault, seed: u64, tally: &mut Tally) -> Result<
     let outbox = trial.opened(&data).await?;
     trial.change(&outbox, chance.random_range(0..20)).await?;
 
+    let change = match chance.random_range(0..4) {
+        // What is parked is written twice, to two files.
+        0 => trial.prepare(&outbox, Phase::Park).await?,
+        // Larger than the buffer in which sled collects writes.
+        1 | 2 => workload::append_rows(50_000, &mut chance),
+        _ => workload::append_rows(chance.random_range(1..1_000), &mut chance),
+    };
     trial.machine.set_fault(Some(fault));
-    // Every other one is larger than the buffer in which sled collects writes.
-    let rows = if chance.random_bool(0.5) { 50_000 } else { chance.random_range(1..1_000) };
-    let error = trial.failing_append(&outbox, rows).await?;
+    let error = trial.failing_change(&outbox, change).await?;
     assert!(matches!(error, StoreError::Io { .. } | StoreError::Damaged { .. }), "{error}");
     assert_closed(&outbox).await;
     if chance.random_bool(0.5) {
@@ -76,7 +82,7 @@ fn on_every_disk_with(fault: Fault) {
         return;
     }
     let (seed, mut tally) = (seed(), Tally::default());
-    let rounds = if crate::is_long() { 40 } else { 6 };
+    let rounds = if crate::is_long() { 40 } else { 8 };
     let result = block_on(async {
         for round in 0..rounds {
             survives_a_fault(fault, seed.wrapping_add(round), &mut tally).await?;

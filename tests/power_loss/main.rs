@@ -2,7 +2,7 @@
 //!
 //! - [`disk`] is the disk: what is seen, what is on the platter, and what is lost between; [`lossy_fs`] mounts it.
 //! - [`shadow`] is what an outbox must hold; [`workload`] changes it as capture and sender do.
-//! - [`trial`] lets the power go and compares; [`cycles`], [`errors`], [`data_dir`], [`receiver`] and [`controls`] are the tests.
+//! - [`trial`] lets the power go and compares, [`aims`] says in which state; [`cycles`], [`errors`], [`data_dir`], [`receiver`] and [`controls`] are the tests.
 //!
 //! `PACKHORSE_SEED` repeats a run, `PACKHORSE_CYCLES` sets its length, `PACKHORSE_LONG=1` makes it a long one.
 //!
@@ -10,6 +10,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod aims;
 mod controls;
 mod cycles;
 mod data_dir;

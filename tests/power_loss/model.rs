@@ -1,11 +1,11 @@
 //! The outbox as a state machine beside a simple model: any order of appends, leases with acks in part, parking, holding, returning,
-//! mapping, compacting, reopening, and crashes before and after a sync.
+//! retrying, discarding, mapping, compacting, reopening, and crashes before and after a sync.
 //!
 //! `PACKHORSE_MODEL_CASES` sets how many runs. The seeds of failures are kept in `tests/power_loss/proptest-regressions.txt` and run first.
 
 use packhorse::{
     domain::{EntityKind, Epoch, LocalId, LocalRef, Micros, Position, RemoteId, Stream},
-    outbox::{DataDir, Extent, Intent, Outbox, Reason},
+    outbox::{DataDir, Extent, Intent, Outbox, Reason, verbs::Fate},
 };
 use proptest::{
     prelude::*,
@@ -38,6 +38,12 @@ enum Op {
         hold: u8,
     },
     ReturnHeld(i64),
+    /// Takes rows out of what is parked, by an operator's word.
+    Take {
+        which: u8,
+        every: u8,
+        fate: Fate,
+    },
     Map(i64, Option<i64>),
     Start(Stream),
     Intend(Stream),
@@ -72,6 +78,8 @@ fn ops() -> impl Strategy<Value = Op> {
         6 => (streams(), any::<u8>(), 0_u8..6, 0_u8..6)
             .prop_map(|(stream, share, refuse, hold)| Op::Settle { stream, share, refuse, hold }),
         2 => (0_i64..4).prop_map(Op::ReturnHeld),
+        3 => (any::<u8>(), 1_u8..4, prop_oneof![Just(Fate::Return), Just(Fate::Discard)])
+            .prop_map(|(which, every, fate)| Op::Take { which, every, fate }),
         1 => (0_i64..4, proptest::option::of(0_i64..100)).prop_map(|(id, to)| Op::Map(id, to)),
         1 => streams().prop_map(Op::Start),
         1 => streams().prop_map(Op::Intend),
@@ -127,6 +135,11 @@ fn change(op: &Op, state: &State) -> Option<Change> {
             Change::Settle { stream: *stream, count, aside, next, at }
         }
         Op::ReturnHeld(id) => Change::ReturnHeld(node(*id)),
+        Op::Take { which, every, fate } => {
+            let count = state.parked.len();
+            let (reason, stream) = state.parked.keys().nth(usize::from(*which).checked_rem(count)?)?.clone();
+            Change::Take { reason, stream, of_the_first: usize::MAX, every: usize::from(*every), fate: *fate }
+        }
         Op::Map(id, to) => Change::Map(vec![(node(*id), to.map(RemoteId))]),
         Op::Start(stream) => Change::Start { stream: *stream, position: Position::Start },
         Op::Intend(stream) => {
@@ -175,7 +188,10 @@ impl Run {
     }
 
     async fn step(mut self, step: &Step) -> Result<Self, String> {
-        let change = change(&step.op, &self.state);
+        let change = match change(&step.op, &self.state) {
+            Some(change) => Some(workload::fitted(&self.outbox, change).await),
+            None => None,
+        };
         let after = change.as_ref().map_or_else(|| self.state.clone(), |change| self.state.after(change));
         if let Some((moment, _)) = step.crash {
             self.machine.arm(match moment {

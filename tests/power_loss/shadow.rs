@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packhorse::{
     domain::{Catalog, Entity, Epoch, LocalId, LocalRef, Micros, Position, RemoteId, Rows, Seq, Stream},
-    outbox::{Intent, Outbox, Reason, StoreError, StreamState},
+    outbox::{Intent, Outbox, Reason, StoreError, StreamState, verbs::Fate},
 };
 
 /// Everything about an outbox that a reader can see.
@@ -46,6 +46,14 @@ pub enum Change {
         at: Micros,
     },
     ReturnHeld(LocalRef),
+    /// Of what is parked for a reason, each row in so many of the first ones.
+    Take {
+        reason: Reason,
+        stream: Stream,
+        of_the_first: usize,
+        every: usize,
+        fate: Fate,
+    },
     Map(Vec<(LocalRef, Option<RemoteId>)>),
     Intend(Intent),
     IntendCreate(Option<LocalRef>),
@@ -124,6 +132,22 @@ impl State {
         None
     }
 
+    /// A row that is parked here and not in `new`, for the same reason; more may be parked there.
+    pub fn parked_and_not_in(&self, new: &Self) -> Option<String> {
+        let all = |rows: &Rows| (0..rows.len()).map(|row| format!("{:?}", rows.slice(row, row + 1))).collect::<Vec<_>>();
+        self.parked.iter().find_map(|(key, rows)| {
+            let kept: BTreeSet<String> = new.parked.get(key).map(all).unwrap_or_default().into_iter().collect();
+            let missing = all(rows).into_iter().find(|row| !kept.contains(row));
+            missing.map(|row| format!("a parked row ({}): {row}", key.0))
+        })
+    }
+
+    /// The same state with only those parked rows that both have.
+    pub fn parked_in_both(&self, other: &Self) -> Self {
+        let both = self.parked.iter().filter(|(key, rows)| other.parked.get(key).is_some_and(|there| there.len() >= rows.len()));
+        Self { parked: both.map(|(key, rows)| (key.clone(), rows.clone())).collect(), ..self.clone() }
+    }
+
     /// The entities for which rows are held.
     pub fn held(&self) -> impl Iterator<Item = LocalRef> {
         self.parked.keys().filter_map(|(reason, _)| match reason {
@@ -158,6 +182,7 @@ impl State {
                     }
                 }
             }
+            Change::Take { reason, stream, of_the_first, every, fate } => new.take(reason, *stream, *of_the_first, *every, *fate),
             Change::Map(pairs) => {
                 for (what, id) in pairs {
                     match id {
@@ -173,6 +198,27 @@ impl State {
             Change::Compact => {}
         }
         new
+    }
+
+    /// What is left of the first ones goes behind the others.
+    fn take(&mut self, reason: &Reason, stream: Stream, of_the_first: usize, every: usize, fate: Fate) {
+        let key = (reason.clone(), stream);
+        let Some(rows) = self.parked.remove(&key) else { return };
+        let first = rows.len().min(of_the_first);
+        let (taken, left): (Vec<usize>, Vec<usize>) = (0..first).partition(|row| row % every == 0);
+        let mut stays = rows.slice(first, rows.len());
+        stays.extend(rows.pick(&left));
+        if !stays.is_empty() {
+            self.parked.insert(key, stays);
+        }
+        let state = &mut self.streams[place(stream)];
+        match fate {
+            Fate::Return => {
+                state.returned += taken.len() as u64;
+                self.append(rows.pick(&taken));
+            }
+            Fate::Discard => state.discarded += taken.len() as u64,
+        }
     }
 
     fn append(&mut self, rows: Rows) {

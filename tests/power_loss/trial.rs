@@ -10,11 +10,12 @@ use std::{
 
 use packhorse::{
     domain::{Epoch, SourceId},
-    outbox::{DataDir, OpenOptions, Outbox, StoreError},
+    outbox::{DataDir, OpenOptions, Outbox, StoreError, verbs::Fate},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
+    aims,
     disk::{Cut, Survives},
     lossy_fs::{Life, Machine},
     shadow::{Change, State, observe},
@@ -23,6 +24,8 @@ use crate::{
 
 /// Longer than anything here takes: whatever has not answered by then hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Changes in which a cut that aims at one sort of change must have fallen.
+const AIMED_CHANGES: usize = 60;
 pub const DESTINATION: &str = "here";
 
 /// When the power goes in a life.
@@ -30,6 +33,8 @@ pub const DESTINATION: &str = "here";
 pub enum Moment {
     /// Wherever the cut falls, from the first touch of the disk on.
     Cut(Cut),
+    /// In a change of that sort; the cut counts from its beginning.
+    Within(Phase, Cut),
     /// Between two commits, after all changes were made.
     Idle,
     /// While the outbox is being closed.
@@ -47,6 +52,7 @@ pub enum Phase {
     Ack,
     Park,
     Return,
+    Discard,
     Compaction,
     Other,
     Idle,
@@ -142,6 +148,8 @@ pub struct Trial<'a> {
     sources_tried: Vec<SourceId>,
     epochs_tried: Vec<Epoch>,
     last_loss: Option<Survives>,
+    /// Somebody has overwritten sled's file: a new epoch must begin.
+    is_store_gone: bool,
 }
 
 impl Drop for Trial<'_> {
@@ -162,6 +170,7 @@ impl<'a> Trial<'a> {
             sources_tried: Vec::new(),
             epochs_tried: Vec::new(),
             last_loss: None,
+            is_store_gone: false,
         }
     }
 
@@ -229,6 +238,8 @@ impl<'a> Trial<'a> {
     }
 
     async fn until_the_end(&mut self, life: &Life, moment: Moment, changes: usize) -> Result<End, Failure> {
+        // Towards what it aims at it needs a change or two more, and one that is long enough for the cut.
+        let aimed = if matches!(moment, Moment::Within(..)) { AIMED_CHANGES } else { 0 };
         let path = life.path().join("data");
         let opening = if self.durable.is_some() { Phase::Recovery } else { Phase::Creation };
         let Some(data) = self.own(&path).await? else { return Ok(End::Lost(opening)) };
@@ -237,10 +248,10 @@ impl<'a> Trial<'a> {
             Opened::NoPower => return Ok(End::Lost(opening)),
             Opened::Told => return Ok(End::Told),
         };
-        let mut made = 0;
-        while made < changes {
+        let (mut made, mut is_armed) = (0, false);
+        while made < changes + aimed {
             made += 1;
-            if self.chance.random_bool(0.04) {
+            if aimed == 0 && self.chance.random_bool(0.04) {
                 close(outbox).await?;
                 outbox = match self.open(&data).await? {
                     Opened::Checked(outbox) => outbox,
@@ -249,8 +260,20 @@ impl<'a> Trial<'a> {
                 };
             }
             let before = self.durable.clone().expect("opened");
-            let change = workload::next(&before, &mut self.chance);
+            let change = match moment {
+                Moment::Within(towards, _) if made > changes => aims::towards(towards, &before, &mut self.chance),
+                _ => workload::next(&before, &mut self.chance),
+            };
+            let change = within(workload::fitted(&outbox, change)).await?;
             let phase = phase(&change);
+            if let Moment::Within(towards, cut) = moment
+                && made > changes
+                && phase == towards
+                && !is_armed
+            {
+                self.machine.arm(cut);
+                is_armed = true;
+            }
             let after = before.after(&change);
             match within(workload::make(&outbox, change)).await? {
                 Ok(()) => {
@@ -269,8 +292,9 @@ impl<'a> Trial<'a> {
             Moment::Close(cut) => {
                 self.machine.arm(cut);
                 close(outbox).await?;
-                Ok(End::Lost(Phase::Close))
+                Ok(End::Lost(if self.has_power() { Phase::Halt } else { Phase::Close }))
             }
+            Moment::Within(..) => Err(Failure(format!("the power never went in {moment:?}"))),
             Moment::Cut(_) | Moment::Idle => {
                 self.machine.cut_power();
                 close(outbox).await?;
@@ -341,6 +365,9 @@ impl<'a> Trial<'a> {
 
     /// What was found must be what was reported durable, or that with the one change whose answer was never heard.
     fn compare(&mut self, found: State) -> Result<(), Failure> {
+        if self.is_store_gone && self.durable.as_ref().is_some_and(|durable| durable.epoch == found.epoch) {
+            return Err(Failure("LOST: a store that is gone was not replaced".into()));
+        }
         if let Some(durable) = self.durable.take() {
             if found.epoch != durable.epoch && self.epochs_tried.contains(&found.epoch) {
                 return self.compare_rebuilt(&durable, found);
@@ -375,17 +402,20 @@ impl<'a> Trial<'a> {
     /// What sled could not keep when the disk lost what it liked: a new epoch must begin where nothing is missing that was not settled,
     /// and know the destination as it was known.
     fn compare_rebuilt(&mut self, durable: &State, found: State) -> Result<(), Failure> {
-        if self.last_loss != Some(Survives::Reordered) {
+        if self.last_loss != Some(Survives::Reordered) && !self.is_store_gone {
             return Err(Failure("LOST: an outbox was rebuilt though the disk kept its order".into()));
         }
         let before = self.in_flight.take();
         let known = std::iter::once(durable).chain(&before).any(|state| state.mappings == found.mappings);
-        let missing = durable.not_captured_from(&found);
+        // What was being returned when the power went may be there or not.
+        let parked = before.as_ref().map_or_else(|| durable.clone(), |before| durable.parked_in_both(before));
+        let missing = durable.not_captured_from(&found).or_else(|| parked.parked_and_not_in(&found));
         if let Some(missing) = missing.or_else(|| (!known).then(|| "mappings".to_owned())) {
             return Err(Failure(format!("LOST: rebuilt without {missing}")));
         }
-        *self.tally.rebuilt.entry(Survives::Reordered).or_default() += 1;
+        *self.tally.rebuilt.entry(self.last_loss.unwrap_or(Survives::Nothing)).or_default() += 1;
         self.last_loss = None;
+        self.is_store_gone = false;
         self.durable = Some(found);
         Ok(())
     }
@@ -405,24 +435,55 @@ impl<'a> Trial<'a> {
         open(data, epoch).await
     }
 
+    /// Overwrites sled's files, durably.
+    pub fn destroy_stores(&mut self) -> std::io::Result<()> {
+        let life = self.machine.boot();
+        for entry in std::fs::read_dir(life.path().join("data").join(DESTINATION))? {
+            let db = entry?.path().join("db");
+            if db.is_file() {
+                std::fs::write(&db, [0x5a; 9_000])?;
+                std::fs::File::open(&db)?.sync_all()?;
+                self.is_store_gone = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a change of that sort possible, and gives it.
+    pub async fn prepare(&mut self, outbox: &Outbox, towards: Phase) -> Result<Change, Failure> {
+        loop {
+            let before = self.durable.clone().expect("opened");
+            let change = aims::towards(towards, &before, &mut self.chance);
+            if phase(&change) == towards {
+                return Ok(change);
+            }
+            self.make(outbox, change).await?;
+        }
+    }
+
+    async fn make(&mut self, outbox: &Outbox, change: Change) -> Result<(), Failure> {
+        let change = within(workload::fitted(outbox, change)).await?;
+        let after = self.durable.as_ref().expect("opened").after(&change);
+        let made = within(workload::make(outbox, change)).await?;
+        made.map_err(|error| Failure(format!("a healthy disk, and yet: {}", chain(&error))))?;
+        self.tally.commits += 1;
+        self.durable = Some(after);
+        Ok(())
+    }
+
     /// Makes changes on a disk that works.
     pub async fn change(&mut self, outbox: &Outbox, changes: usize) -> Result<(), Failure> {
         for _ in 0..changes {
             let before = self.durable.clone().expect("opened");
             let change = workload::next(&before, &mut self.chance);
-            let after = before.after(&change);
-            let made = within(workload::make(outbox, change)).await?;
-            made.map_err(|error| Failure(format!("a healthy disk, and yet: {}", chain(&error))))?;
-            self.tally.commits += 1;
-            self.durable = Some(after);
+            self.make(outbox, change).await?;
         }
         Ok(())
     }
 
-    /// Appends rows on a disk that does not work: it must be refused.
-    pub async fn failing_append(&mut self, outbox: &Outbox, rows: usize) -> Result<StoreError, Failure> {
+    /// Makes a change on a disk that does not work: it must be refused.
+    pub async fn failing_change(&mut self, outbox: &Outbox, change: Change) -> Result<StoreError, Failure> {
         let before = self.durable.clone().expect("opened");
-        let change = workload::append_rows(rows, &mut self.chance);
         self.in_flight = Some(before.after(&change));
         match within(workload::make(outbox, change)).await? {
             Ok(()) => Err(Failure("LOST: a commit was reported durable by a disk that refused it".into())),
@@ -443,12 +504,13 @@ enum Opened {
     Told,
 }
 
-fn phase(change: &Change) -> Phase {
+pub fn phase(change: &Change) -> Phase {
     match change {
         Change::Append { .. } => Phase::Append,
         Change::Settle { aside, .. } if aside.is_empty() => Phase::Ack,
         Change::Settle { .. } => Phase::Park,
-        Change::ReturnHeld(_) => Phase::Return,
+        Change::ReturnHeld(_) | Change::Take { fate: Fate::Return, .. } => Phase::Return,
+        Change::Take { fate: Fate::Discard, .. } => Phase::Discard,
         Change::Compact => Phase::Compaction,
         Change::Start { .. } | Change::Map(_) | Change::Intend(_) | Change::IntendCreate(_) | Change::NoteTrouble { .. } => {
             Phase::Other

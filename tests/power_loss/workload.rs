@@ -2,7 +2,10 @@
 
 use packhorse::{
     domain::{Column, Entity, EntityKind, Freshness, LocalId, LocalRef, Micros, Node, Position, RemoteId, Rows, Stream},
-    outbox::{Captured, CreateIntent, Extent, Intent, Outbox, Reason, SetAside, StoreError},
+    outbox::{
+        Captured, CreateIntent, Extent, Intent, Outbox, Reason, SetAside, StoreError,
+        verbs::{Fate, ParkedPlace, Pick},
+    },
 };
 use rand::{Rng, rngs::StdRng};
 
@@ -10,7 +13,7 @@ use crate::shadow::{Change, State};
 
 const NODES: i64 = 4;
 
-fn node(id: i64) -> LocalRef {
+pub fn node(id: i64) -> LocalRef {
     LocalRef { kind: EntityKind::Node, id: LocalId(id) }
 }
 
@@ -67,7 +70,8 @@ fn extent(chance: &mut StdRng) -> Extent {
     if chance.random_bool(0.5) { Extent::Whole } else { Extent::Parts }
 }
 
-fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
+/// A settlement of a part of what waits; some of it may be set aside.
+pub fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Change {
     let waiting = state.pending(stream).len();
     let count = chance.random_range(1..=waiting.min(1_500));
     let mut refused = Vec::new();
@@ -92,6 +96,15 @@ fn settle(state: &State, stream: Stream, chance: &mut StdRng, at: Micros) -> Cha
     Change::Settle { stream, count, aside, next, at }
 }
 
+/// Some of what is parked for a reason.
+///
+/// # Panics
+/// When nothing is.
+pub fn take(state: &State, chance: &mut StdRng, fate: Fate) -> Change {
+    let (reason, stream) = state.parked.keys().nth(chance.random_range(0..state.parked.len())).unwrap().clone();
+    Change::Take { reason, stream, of_the_first: usize::MAX, every: chance.random_range(1..4), fate }
+}
+
 /// That many readings, in one commit.
 pub fn append_rows(count: usize, chance: &mut StdRng) -> Change {
     let watermark = position(Stream::Reading, chance);
@@ -109,6 +122,10 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
     }
     if chance.random_bool(0.03) {
         return Change::Compact;
+    }
+    if !state.parked.is_empty() && chance.random_bool(0.1) {
+        let fate = if chance.random_bool(0.5) { Fate::Return } else { Fate::Discard };
+        return take(state, chance, fate);
     }
     match chance.random_range(0..20) {
         0..7 if !state.pending(stream).is_empty() => settle(state, stream, chance, at),
@@ -128,6 +145,43 @@ pub fn next(state: &State, chance: &mut StdRng) -> Change {
     }
 }
 
+/// Chunks that are changed in one commit.
+const TAKE_CHUNKS_MAX: usize = 16;
+
+/// The chunks that are parked for a reason, whole.
+async fn parked_for(outbox: &Outbox, reason: &Reason, stream: Stream) -> Result<Vec<Pick>, StoreError> {
+    let (chunks, _) = outbox.parked_rows(ParkedPlace::new(), usize::MAX).await?;
+    let chunks = chunks.into_iter().filter(|chunk| chunk.parked.reason == *reason && chunk.parked.stream == stream);
+    Ok(chunks.map(|chunk| chunk.pick).collect())
+}
+
+/// The change, of as many rows as one commit takes: after a new life has begun, repeats wait beside new rows, which share no batch, and
+/// how many chunks there are only the outbox knows.
+pub async fn fitted(outbox: &Outbox, change: Change) -> Change {
+    let (stream, count, aside, next, at) = match change {
+        Change::Settle { stream, count, aside, next, at } => (stream, count, aside, next, at),
+        Change::Take { reason, stream, of_the_first, every, fate } => {
+            // Where it cannot be read it cannot be changed either.
+            let chunks = parked_for(outbox, &reason, stream).await.unwrap_or_default();
+            let rows: usize = chunks.iter().take(TAKE_CHUNKS_MAX).map(|chunk| chunk.rows.len()).sum();
+            return Change::Take { reason, stream, of_the_first: of_the_first.min(rows), every, fate };
+        }
+        other => return other,
+    };
+    let cursor = outbox.snapshot().stream(stream).cursor;
+    let leased = match outbox.lease(stream, cursor, count).await {
+        Ok(Some(batch)) => batch.rows.len(),
+        // It fails for good when it is made.
+        Ok(None) | Err(_) => count,
+    };
+    if leased == count {
+        return Change::Settle { stream, count, aside, next, at };
+    }
+    let within = |rows: Vec<usize>| rows.into_iter().filter(|row| *row < leased).collect::<Vec<_>>();
+    let aside = aside.into_iter().map(|(reason, rows)| (reason, within(rows))).filter(|(_, rows)| !rows.is_empty()).collect();
+    Change::Settle { stream, count: leased, aside, next: None, at }
+}
+
 /// Makes a change; `Ok` means that the outbox reported it durable.
 pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
     match change {
@@ -141,6 +195,23 @@ pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
             assert_eq!(batch.rows.len(), count, "a lease gives what is asked for");
             let aside = aside.into_iter().map(|(reason, rows)| SetAside { reason, rows }).collect();
             outbox.settle(batch, aside, next, at).await
+        }
+        Change::Take { reason, stream, of_the_first, every, fate } => {
+            let mut from = 0;
+            let mut picks = Vec::new();
+            for mut chunk in parked_for(outbox, &reason, stream).await? {
+                let to = from + chunk.rows.len();
+                if to > of_the_first {
+                    break;
+                }
+                chunk.rows = (from..to).filter(|row| row % every == 0).map(|row| row - from).collect();
+                picks.push(chunk);
+                from = to;
+            }
+            let wanted = of_the_first.div_ceil(every) as u64;
+            let taken = outbox.take(&picks, fate).await?;
+            assert_eq!(taken, wanted, "all that was picked");
+            Ok(())
         }
         Change::ReturnHeld(what) => outbox.return_held(what).await.map(drop),
         Change::Map(pairs) => outbox.map(pairs).await,

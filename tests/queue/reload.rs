@@ -100,3 +100,39 @@ async fn one_that_cannot_be_set_up_is_shown_and_is_served_after_a_reload_that_me
     other.kill();
     daemon.terminate().await;
 }
+
+/// A wrong token is nobody's fault among the rows: they wait, with advice, and go on when the file is right and read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_parks_nothing_and_is_mended_by_its_file_and_a_reload() {
+    let scene = Scene::set().await;
+    let [tokens, token] = ["tokens", "token"].map(|name| scene.dir.path().join(name));
+    std::fs::write(&tokens, "house-17 the-right-token-of-house-17\n").unwrap();
+    let write = |text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(&token, text).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("a-token-that-nobody-knows\n");
+    let (addr, database) = (scene.central.addr, scene.central.database().to_owned());
+    let mut command = support::gateway::packhorse();
+    command.args(["-q", "receiver", "--listen", &addr.to_string(), "--database", &format!("sqlite://{}", database.display())]);
+    command.env("PACKHORSE_RECEIVER_TOKENS_FILE", &tokens);
+    let _receiver = Running(command.spawn().unwrap());
+    let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
+    let with_token = format!("token_file = \"{}\"\nlinger =", token.display());
+    std::fs::write(scene.gateway.config(), config.replace("linger =", &with_token)).unwrap();
+
+    let mut daemon = scene.gateway.spawn(&["-q", "run"]);
+    let refused = |status: &Value| {
+        let found = &status["destinations"][0];
+        found["pending"] == READINGS + STATES && found["sentence"].as_str().is_some_and(|text| text.contains("check the token"))
+    };
+    let status = scene.until(&["queue", "status", "--json"], refused).await;
+    assert!(!status.to_string().contains("nobody-knows"), "{status}");
+    write("the-right-token-of-house-17\n");
+    assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+    scene.arrives().await;
+    let status = scene.json(&["queue", "status", "--json"]).await;
+    assert_eq!(status["destinations"][0]["parked"], 0, "{status}");
+    daemon.terminate().await;
+}

@@ -140,6 +140,7 @@ async fn the_sink_reaches_it_over_tls_with_its_token_and_a_new_certificate_is_ta
             request_bytes_max: 1 << 20,
             connect_deadline: packhorse::rest::Options::CONNECT_DEADLINE,
             answer_deadline: packhorse::rest::Options::ANSWER_DEADLINE,
+            stall_deadline: packhorse::rest::Options::STALL_DEADLINE,
             source: SourceId(7),
         })
         .unwrap()

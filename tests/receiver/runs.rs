@@ -15,6 +15,7 @@ const EPOCH: &str = "00000000000000aa";
 /// A run of one stream.
 #[derive(Clone, Copy)]
 struct Sent<'a> {
+    taken: Option<&'a str>,
     source: &'a str,
     generation: &'a str,
     epoch: &'a str,
@@ -25,13 +26,13 @@ struct Sent<'a> {
 
 /// Readings of the usual gateway from a seq on.
 fn from(first: u64) -> Sent<'static> {
-    Sent { source: SOURCE, generation: "0", epoch: EPOCH, stream: "reading", first, cursor: first }
+    Sent { taken: None, source: SOURCE, generation: "0", epoch: EPOCH, stream: "reading", first, cursor: first }
 }
 
 fn send(central: &Central, run: Sent<'_>, rows: &Value) -> Answer {
     let end = run.first + rows.as_array().unwrap().len() as u64;
     let (first, end, cursor) = (run.first.to_string(), end.to_string(), run.cursor.to_string());
-    let headers = [
+    let mut headers = vec![
         ("packhorse-source", run.source),
         ("packhorse-generation", run.generation),
         ("packhorse-epoch", run.epoch),
@@ -40,6 +41,7 @@ fn send(central: &Central, run: Sent<'_>, rows: &Value) -> Answer {
         ("packhorse-end", &end),
         ("packhorse-cursor", &cursor),
     ];
+    headers.extend(run.taken.map(|taken| ("packhorse-taken", taken)));
     central.call("POST", "/rest/bulk/", &headers, Some(&zlib(rows.to_string().as_bytes())))
 }
 
@@ -312,6 +314,47 @@ fn a_receiver_restored_from_a_backup_tells_that_it_has_seen_less_than_it_accepte
     assert_took(&answer, 5, &[], "4");
     assert_took(&send(&central, from(15), &minutes(4, 11)), 5, &[(0, 1), (6, 11)], "14");
     assert_eq!(readings(&central), 15);
+}
+
+/// However often it is asked, and whatever became of the answers, until the client has taken note.
+#[test]
+fn a_run_of_a_client_that_knows_of_rows_which_are_lost_is_refused_and_stores_nothing() {
+    let central = seeded(Manner::Packhorse);
+    assert_took(&send(&central, from(0), &minutes(0, 5)), 5, &[], "none");
+    assert_took(&send(&central, Sent { taken: Some("4"), ..from(5) }, &minutes(5, 5)), 5, &[], "4");
+    central.sql("DELETE FROM Reading WHERE value > 4; UPDATE packhorse_run SET highest = 4; DELETE FROM packhorse_receipt WHERE first_seq > 0");
+    for _ in 0..3 {
+        let answer = send(&central, Sent { taken: Some("9"), ..from(10) }, &minutes(10, 5));
+        assert_eq!(
+            (answer.status, answer.header("packhorse-seen"), readings(&central)),
+            (412, Some("4"), 5),
+            "{}",
+            answer.text()
+        );
+        assert!(answer.text().contains("rows up to seq 9 were stored here"), "{}", answer.text());
+    }
+    assert_took(&send(&central, from(10), &minutes(10, 5)), 5, &[], "4");
+    assert_took(&send(&central, Sent { taken: Some("14"), ..from(15) }, &minutes(5, 5)), 5, &[], "14");
+    // Emptied.
+    central.sql("DELETE FROM Reading; DELETE FROM packhorse_run; DELETE FROM packhorse_receipt");
+    let answer = send(&central, Sent { taken: Some("19"), ..from(20) }, &minutes(20, 5));
+    assert_eq!((answer.status, answer.header("packhorse-seen"), readings(&central)), (412, Some("none"), 0));
+    assert_refused(&send(&central, Sent { taken: Some("x"), ..from(20) }, &minutes(20, 5)), 400, "packhorse-taken");
+}
+
+#[test]
+fn an_epoch_that_comes_back_after_another_one_began_is_told_as_two_machines_with_one_id() {
+    let central = seeded(Manner::Packhorse);
+    let other = Sent { epoch: "00000000000000bb", ..from(0) };
+    assert_took(&send(&central, from(0), &minutes(0, 5)), 5, &[], "none");
+    // A gateway begins a new epoch: nothing is wrong with that.
+    assert_took(&send(&central, other, &minutes(5, 5)), 5, &[], "none");
+    assert_took(&send(&central, Sent { first: 5, cursor: 5, ..other }, &minutes(10, 5)), 5, &[], "4");
+    assert!(!central.get("/").text().contains("two machines"));
+    assert_took(&send(&central, from(5), &minutes(15, 5)), 5, &[], "4");
+    let page = central.get("/");
+    assert!(page.text().contains("two machines send under this source id"), "{}", page.text());
+    assert_eq!(readings(&central), 20);
 }
 
 #[test]

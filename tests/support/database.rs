@@ -141,6 +141,11 @@ impl Database {
         self.schema
     }
 
+    /// Its tables were altered to this schema.
+    pub fn altered_to(&mut self, schema: Schema) {
+        self.schema = schema;
+    }
+
     /// Runs statements as the administrator; how many rows they touched.
     pub async fn run(&self, sql: &str) -> u64 {
         let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.admin).await;

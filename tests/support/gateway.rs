@@ -172,7 +172,9 @@ socket = "{socket}"
         std::fs::write(&path, config).unwrap();
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
         // A server that an earlier life left at work is not waited out for as long as one that is not known.
-        Self { dir: dir.into(), env: vec![("PACKHORSE_TEST_PATIENCE_MS", "200".to_owned())] }
+        // A slow machine may take its time to stop.
+        let env = [("PACKHORSE_TEST_PATIENCE_MS", "200"), ("PACKHORSE_TEST_STOP_MAX_SECONDS", "300")];
+        Self { dir: dir.into(), env: env.map(|(name, value)| (name, value.to_owned())).into() }
     }
 
     /// With smaller requests than it would make by itself, to every destination.
@@ -234,6 +236,12 @@ socket = "{socket}"
     /// The daemon, or `run --once`, in the background.
     pub fn spawn(&self, args: &[&str]) -> Running {
         Running(self.command(args).stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// The same, with what it says at the end of this file.
+    pub fn spawn_logging(&self, args: &[&str], log: &Path) -> Running {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        Running(self.command(args).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
     /// Runs a command to its end.

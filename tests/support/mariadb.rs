@@ -34,9 +34,25 @@ impl Mariadb {
 
     /// A server for one test alone, which may kill it.
     pub fn private() -> Self {
+        Self::launch(None)
+    }
+
+    /// One whose clock can be moved; `None`, with a message, where Debian's package libfaketime is not installed.
+    pub fn with_clock() -> Option<Self> {
+        let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+        let library = PathBuf::from(format!("/usr/lib/{triplet}/faketime/libfaketimeMT.so.1"));
+        if !library.exists() {
+            println!("SKIPPED: no {}; install the package libfaketime", library.display());
+            return None;
+        }
+        Some(Self::launch(Some(library)))
+    }
+
+    fn launch(faketime: Option<PathBuf>) -> Self {
         let directory = tempfile::Builder::new().prefix("packhorse-mariadb-").tempdir().unwrap().keep();
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/support/mariadb.sh");
         let mut script = Command::new("bash")
+            .envs(faketime.map(|library| ("PACKHORSE_TEST_FAKETIME", library)))
             .arg(script)
             .arg("start")
             .arg(&directory)
@@ -67,6 +83,16 @@ impl Mariadb {
     /// Ends the server as a power cut would.
     pub fn kill(&self) {
         assert_eq!(self.tell("kill"), "killed");
+    }
+
+    /// Ends it as the operating system does, and waits until it is gone.
+    pub fn stop(&self) {
+        assert_eq!(self.tell("stop"), "stopped");
+    }
+
+    /// Moves the clock of a server that [`with_clock`](Self::with_clock) gave: `+3d`, `-90m`, `+0` for the true time.
+    pub fn set_clock(&self, by: &str) {
+        assert_eq!(self.tell(&format!("clock {by}")), "set");
     }
 
     /// Starts it again on the same port and data.

@@ -5,7 +5,8 @@
 #
 # Makes DIR, starts a server in it on a free port of 127.0.0.1 and on DIR/socket, prints the URL of its administrator as one line on
 # standard output, and then obeys lines on standard input: "kill" ends the server as a power cut would, "start" starts it again on
-# the same port and data; each is answered by one line. When standard input ends, because whoever started this script has ended in
+# the same port and data, "stop" ends it as the operating system does, and "clock +3d" (or "clock +0") moves its clock, where the variable
+# PACKHORSE_TEST_FAKETIME names the library for it; each is answered by one line. When standard input ends, because whoever started this script has ended in
 # whatever way, the server ends and DIR is removed. It reads no configuration file and touches no other server.
 set -u
 
@@ -29,7 +30,10 @@ trap end EXIT
 trap 'exit 1' INT TERM HUP
 
 launch() { # on port $1
-    mariadbd --no-defaults "${as[@]}" --datadir="$dir/data" --tmpdir="$dir" --socket="$dir/socket" --pid-file="$dir/pid" \
+    local clock=()
+    [ -n "${PACKHORSE_TEST_FAKETIME:-}" ] && clock=(env LD_PRELOAD="$PACKHORSE_TEST_FAKETIME" FAKETIME_TIMESTAMP_FILE="$dir/clock"
+        FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1)
+    "${clock[@]}" mariadbd --no-defaults "${as[@]}" --datadir="$dir/data" --tmpdir="$dir" --socket="$dir/socket" --pid-file="$dir/pid" \
         --bind-address=127.0.0.1 --port="$1" --skip-name-resolve --skip-log-bin --performance-schema=OFF \
         --innodb-buffer-pool-size=96M --innodb-log-file-size=48M --innodb-log-buffer-size=4M \
         --innodb-flush-log-at-trx-commit=0 --innodb-flush-method=nosync --innodb-doublewrite=OFF \
@@ -50,6 +54,7 @@ launch() { # on port $1
 mariadb-install-db --no-defaults "${as[@]}" --datadir="$dir/data" --auth-root-authentication-method=normal --skip-test-db \
     --skip-name-resolve --tmpdir="$dir" </dev/null >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 3; }
 
+echo +0 >"$dir/clock"
 # A port is free only once the server has it: one that is taken makes it end, and the next is tried.
 for _ in $(seq 20); do
     port=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 12000))
@@ -60,12 +65,21 @@ echo "mysql://root@127.0.0.1:$port/mysql"
 # From here on nothing of the caller's is held open but the two pipes.
 exec 2>/dev/null
 
-while read -r word; do
+while read -r word value; do
     case $word in
         kill)
             [ -n "$pid" ] && kill -9 "$pid" && wait "$pid" 2>/dev/null
             pid=
             echo killed
+            ;;
+        stop)
+            [ -n "$pid" ] && kill "$pid" && wait "$pid" 2>/dev/null
+            pid=
+            echo stopped
+            ;;
+        clock)
+            echo "$value" >"$dir/clock.new" && mv "$dir/clock.new" "$dir/clock"
+            echo set
             ;;
         start)
             [ -n "$pid" ] || launch "$port" || { cat "$dir/log" >&2; exit 3; }

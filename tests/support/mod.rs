@@ -8,6 +8,7 @@
 
 pub mod compare;
 pub mod database;
+pub mod forward;
 pub mod front;
 pub mod gateway;
 pub mod greenhouse;

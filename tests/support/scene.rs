@@ -1,6 +1,10 @@
 //! What the suites of the main job stand on: a filled source, a central receiver in some manner, and the link between.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+
+use tokio::time::{Instant, sleep};
 
 use super::{
     Comparison, Database, Mariadb, Proxy, Schema, compare,
@@ -27,7 +31,12 @@ impl Scene {
 
     /// With a catalog, and no row yet.
     pub async fn without_rows(schema: Schema, manner: &'static str) -> Self {
-        let source = Database::create(Mariadb::shared(), schema).await;
+        Self::on(Mariadb::shared(), schema, manner).await
+    }
+
+    /// The same on a database server of its own.
+    pub async fn on(server: &Mariadb, schema: Schema, manner: &'static str) -> Self {
+        let source = Database::create(server, schema).await;
         load_catalog(&source).await;
         Self::around(source, manner).await
     }
@@ -49,6 +58,19 @@ impl Scene {
         let comparison = compare(&self.source, self.central.database()).await;
         println!("{comparison}");
         comparison
+    }
+
+    /// Waits until both ends are equal.
+    pub async fn wait_until_equal(&self, what: &str) {
+        let began = Instant::now();
+        loop {
+            let comparison = compare(&self.source, self.central.database()).await;
+            if comparison.is_equal() {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_mins(4), "{what}:\n{comparison}");
+            sleep(Duration::from_millis(300)).await;
+        }
     }
 
     /// Changes the central database behind the receiver's back.

@@ -65,7 +65,7 @@ async fn a_clock_that_is_set_back_loses_nothing_and_says_of_repeats_that_they_ar
     catch_up(&mut source, &outbox, &options()).await.unwrap();
     for back in [2 * HOUR, 50 * HOUR, 90 * 24 * HOUR] {
         source.clock = -back;
-        source.began = tokio::time::Instant::now();
+        source.began = Instant::now();
         let next = NOW - back;
         source.readings.extend(every_ten_minutes(next + 7, next + 60));
         catch_up(&mut source, &outbox, &options()).await.unwrap();
@@ -185,4 +185,44 @@ async fn a_late_row_that_an_operator_let_be_captured_again_before_it_was_found_i
     source.readings.extend(every_ten_minutes(NOW + 1, NOW + HOUR));
     catch_up(&mut source, &outbox, &options()).await.unwrap();
     assert_eq!(assert_all_entered(&outbox, &source).await[&(NOW + 1, 1, 0)], (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_replaced_while_a_poll_lasts_for_hours_is_noticed_before_any_of_its_rows_enters() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 400 * HOUR, NOW).collect());
+    source.page_takes = Duration::from_secs(10);
+    // Its rows lie between those that were, and go on for as long.
+    let other = every_ten_minutes(NOW - 400 * HOUR + 300, NOW).collect();
+    source.replaced = Some((Duration::from_secs(400), other));
+    let drain = async {
+        let (mut sent, mut before) = (0, 0);
+        loop {
+            let snapshot = outbox.snapshot();
+            let state = snapshot.stream(Stream::Reading).clone();
+            if snapshot.meta.generation.0 > 0 {
+                return (before, sent);
+            }
+            match outbox.lease(Stream::Reading, state.cursor, usize::MAX).await.unwrap() {
+                Some(batch) => {
+                    sent += batch.rows.len();
+                    before += (0..batch.rows.len())
+                        .filter(|row| batch.rows.int(0, *row).unwrap() / 1_000_000 % 600 == (NOW + 300) % 600)
+                        .count();
+                    outbox.settle(batch, Vec::new(), None, Micros(0)).await.unwrap();
+                }
+                None => sleep(Duration::from_secs(1)).await,
+            }
+        }
+    };
+    let stop = CancellationToken::new();
+    let options = options();
+    let running = run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop);
+    let (of_other, sent) = tokio::select! {
+        counted = drain => counted,
+        ended = running => panic!("{:?}", ended.map(|_| ())),
+    };
+    assert!(sent > 7 * 5, "{sent}");
+    assert_eq!(of_other, 0, "rows of the other database entered as rows of the old one");
 }

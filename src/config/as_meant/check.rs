@@ -105,12 +105,15 @@ impl Reader<'_, '_> {
         }
         let url = self.destination_url();
         let auth = self.auth();
+        let enabled = self.flag("enabled").unwrap_or(true);
         if let Some(url) = &url
+            && enabled
             && url.scheme() == "http"
-            && auth != Auth::None
             && !is_loopback(url)
         {
-            self.warn("url", "credentials travel unencrypted over http; use https");
+            let what = if auth == Auth::None { "rows travel" } else { "credentials and rows travel" };
+            let advice = "and whoever is on the way can read and change them: use https, or a tunnel that begins on this machine";
+            self.warn("url", &format!("{what} unencrypted over http, {advice}"));
         }
         let problems = self.notes.problems.len();
         let (backoff_min, backoff_max) = (self.duration("backoff_min", MILLI, DAY), self.duration("backoff_max", MILLI, DAY));
@@ -120,7 +123,7 @@ impl Reader<'_, '_> {
         }
         Destination {
             url: url.unwrap_or_else(nowhere),
-            enabled: self.flag("enabled").unwrap_or(true),
+            enabled,
             start: self.start(),
             sent_before: self.flag("sent_before").unwrap_or(false),
             auth,

@@ -42,12 +42,13 @@ impl Writer {
             {
                 continue;
             }
+            let freshness = Self::freshness_of_parked(&streams[usize::from(header.stream.number())], number, header.freshness);
             let run = |first| Run {
                 epoch: self.meta.epoch,
                 generation: header.generation,
                 first,
                 captured_at: header.captured_at,
-                freshness: header.freshness,
+                freshness,
             };
             let picked = |row: &usize| pick.rows.binary_search(row).is_ok();
             let (taken, left): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(picked);

@@ -79,6 +79,8 @@ fn table() -> Vec<(Answer, Evidence, Verdict, &'static str)> {
         (broken(), Evidence { breaks: 2, accepted_smaller: true, ..FRESH }, Verdict::Unknown, "broke"),
         (broken(), Evidence { breaks: 9, ..FRESH }, Verdict::Unknown, "broke"),
         (broken(), Evidence { breaks: 9, accepted_smaller: true, ..single }, Verdict::Unknown, "broke"),
+        (Answer::RowsLost { detail: "lost".into() }, FRESH, Verdict::NotStored, "captured and sent again"),
+        (Answer::RowsRefused { code: 207, detail: "no Node 9".into() }, FRESH, Verdict::Refused, "status 207: no Node 9"),
         (status(400, Body::Other), FRESH, Verdict::Refused, "refuses"),
         (status(409, Body::Json), FRESH, Verdict::Refused, "refuses"),
         (status(422, Body::Json), FRESH, Verdict::Refused, "refuses"),

@@ -7,19 +7,20 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use crate::{
-    domain::{Micros, Rows, SourceId, Stream},
+    domain::{Cell, Micros, Rows, SourceId, Stream},
     ports::Presence,
     wire::LOCAL_ID_KEY,
 };
 
 /// A row as a server lists it, as far as its identity goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Listed {
     pub(super) time: Micros,
     pub(super) node: i64,
     /// The type of a reading, the seq_num of a node state.
     third: Option<i64>,
     localtime: Option<i64>,
+    content: Content,
     /// Whether the server numbers its rows: the older table of legacy servers does.
     pub(super) is_numbered: bool,
     /// The source's id, where a packhorse receiver tells it and whose it is.
@@ -41,9 +42,57 @@ impl Listed {
             node: needed(object, "nodeId")?,
             third,
             localtime: number(object, "localtime")?,
+            content: Content::of_object(object),
             is_numbered: object.contains_key("id"),
             local_id: source.zip(number(object, LOCAL_ID_KEY)?),
         })
+    }
+}
+
+/// What a row says beside its key, as far as it tells rows of one key apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Content {
+    value: Option<f64>,
+    parent: Option<i64>,
+    localtime: Option<i64>,
+    rssi: Option<i64>,
+}
+
+impl Content {
+    fn of_object(object: &Map<String, Value>) -> Self {
+        let int = |key| object.get(key).and_then(Value::as_i64);
+        Self {
+            value: object.get("value").and_then(Value::as_f64),
+            parent: int("parent"),
+            localtime: int("localtime"),
+            rssi: int("rssi"),
+        }
+    }
+
+    fn of_row(rows: &Rows, row: usize) -> Self {
+        let mut content = Self::default();
+        for (place, column) in rows.stream().spec().columns.iter().enumerate() {
+            match (column.name, rows.cell(place, row)) {
+                ("value", Cell::Float(value)) => content.value = Some(f64::from(value)),
+                ("value", Cell::Double(value)) => content.value = Some(value),
+                ("parent", Cell::Int(number)) => content.parent = Some(number),
+                ("localtime", Cell::Int(number)) => content.localtime = Some(number),
+                ("rssi", Cell::Int(number)) => content.rssi = Some(number),
+                _ => {}
+            }
+        }
+        content
+    }
+
+    /// Whether the two can be of one row. A legacy server tells a FLOAT by six digits.
+    fn can_be(&self, other: &Self) -> bool {
+        let differs = |one: Option<i64>, other: Option<i64>| one.zip(other).is_some_and(|(one, other)| one != other);
+        let is_far =
+            self.value.zip(other.value).is_some_and(|(one, other)| (one - other).abs() > 1e-5 * one.abs().max(other.abs()));
+        !is_far
+            && !differs(self.parent, other.parent)
+            && !differs(self.localtime, other.localtime)
+            && !differs(self.rssi, other.rssi)
     }
 }
 
@@ -95,6 +144,8 @@ pub(super) struct Identities {
     kind: Kind,
     stream: Stream,
     listed: HashMap<Key, usize>,
+    /// Of rows of which the server keeps one a key.
+    contents: HashMap<Key, Content>,
 }
 
 impl Identities {
@@ -106,7 +157,7 @@ impl Identities {
             Stream::Reading | Stream::NodeState => Kind::Merging,
         };
         let source = source.to_string();
-        let mut these = Self { kind, stream, listed: HashMap::new() };
+        let mut these = Self { kind, stream, listed: HashMap::new(), contents: HashMap::new() };
         for row in listed {
             let key = match (kind, &row.local_id) {
                 (Kind::Packhorse, Some((of, id))) if *of == source => Key::Local(*id, row.time, row.node),
@@ -114,6 +165,9 @@ impl Identities {
                 (Kind::Packhorse, Some(_)) => continue,
                 (Kind::Packhorse | Kind::Merging | Kind::Each, _) => these.key(row.time, row.node, row.third, row.localtime),
             };
+            if kind == Kind::Merging {
+                these.contents.insert(key.clone(), row.content);
+            }
             *these.listed.entry(key).or_default() += 1;
         }
         these
@@ -132,6 +186,11 @@ impl Identities {
     /// Whether each of these rows is among what was listed.
     pub(super) fn of(mut self, keys: &Rows) -> Vec<Presence> {
         let mut seen = HashSet::new();
+        // Readings of whole seconds are told apart by their key.
+        let has_fraction = |row| keys.time(row).is_some_and(|time| time != time.cut_to_second());
+        if self.stream == Stream::Reading && !(0..keys.len()).any(has_fraction) {
+            self.contents.clear();
+        }
         (0..keys.len()).map(|row| self.presence(keys, row, &mut seen)).collect()
     }
 
@@ -145,6 +204,9 @@ impl Identities {
             Stream::NodeState => keys.int(spec.checked[3], row),
         };
         let natural = self.key(time, node, keys.int(spec.key[2], row), localtime);
+        if self.contents.get(&natural).is_some_and(|there| !there.can_be(&Content::of_row(keys, row))) {
+            return Presence::Merged;
+        }
         // A state that was sent before the server was known as a receiver has no id there.
         for key in local.iter().chain([&natural]) {
             if let Some(left) = self.listed.get_mut(key).filter(|left| **left > 0) {
@@ -208,13 +270,38 @@ mod tests {
     fn the_newer_table_keeps_one_state_of_a_second_and_number() {
         let there = [state(5, &json!(0), 50), state(6, &json!(4), 60)];
         let rows = [
-            (None, 5_250_000, None, 51),
-            (None, 5_500_000, Some(0), 52),
-            (None, 6_000_000, Some(4), 0),
+            (None, 5_250_000, None, 50),
+            (None, 5_500_000, Some(0), 50),
+            (None, 6_000_000, Some(4), 60),
             (None, 7_000_000, Some(1), 0),
             (None, 7_900_000, Some(1), 1),
         ];
         assert_eq!(ask(false, &there, &rows), [There, Merged, There, Absent, Merged]);
+        // What is in its place is another one.
+        assert_eq!(ask(false, &there, &[(None, 5_250_000, None, 51), (None, 5_500_000, Some(0), 50)]), [Merged, There]);
+    }
+
+    #[test]
+    fn of_readings_of_one_second_the_one_that_is_there_is_known_by_its_value() {
+        let read = |value: &Value| {
+            let row = json!({"time": "1970-01-01T00:00:05", "nodeId": 1, "type": 0, "value": value});
+            vec![Listed::read(Stream::Reading, &row).unwrap()]
+        };
+        let ints = |values: [i64; 2]| Column::Int(values.map(Some).to_vec());
+        let rows = |times: [i64; 2]| {
+            let values = Column::Float(vec![Some(18.123_457), Some(19.0)]);
+            Rows::new(Stream::Reading, vec![ints(times), ints([1, 1]), ints([0, 0]), ints([1, 1]), values])
+        };
+        let fractions = rows([5_250_000, 5_750_000]);
+        // A legacy server tells six digits.
+        for (there, expected) in
+            [(json!(18.1235), [There, Merged]), (json!(19.0), [Merged, There]), (json!(null), [There, Merged])]
+        {
+            assert_eq!(Identities::new(Stream::Reading, false, OURS, read(&there)).of(&fractions), expected, "{there}");
+        }
+        // Without a fraction the key is enough, whatever the value has become.
+        let whole = rows([5_000_000, 6_000_000]);
+        assert_eq!(Identities::new(Stream::Reading, false, OURS, read(&json!(7.0))).of(&whole), [There, Absent]);
     }
 
     #[test]

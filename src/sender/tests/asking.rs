@@ -3,7 +3,7 @@
 use super::*;
 
 /// Node states of node 1 at these seconds, by id; each second one.
-fn states(seconds: std::ops::Range<i64>) -> Captured {
+pub(super) fn states(seconds: std::ops::Range<i64>) -> Captured {
     let int = |value: &dyn Fn(i64) -> Option<i64>| Column::Int(seconds.clone().map(value).collect());
     let columns = vec![
         int(&|second| Some(second + 1)),
@@ -20,7 +20,7 @@ fn states(seconds: std::ops::Range<i64>) -> Captured {
 
 /// Each of these seconds exactly once, as a multiset.
 #[track_caller]
-fn assert_states_once(sink: &ModelSink, seconds: std::ops::Range<i64>) {
+pub(super) fn assert_states_once(sink: &ModelSink, seconds: std::ops::Range<i64>) {
     sink.with(|model| {
         let mut there: Vec<i64> = model.states.iter().map(|state| state.0 / 1_000_000).collect();
         there.sort_unstable();
@@ -82,13 +82,22 @@ async fn readings_are_asked_for_too_as_a_repeat_is_dear() {
 async fn while_the_asking_fails_nothing_is_sent() {
     let (_dir, outbox, sink) = scene(Manner::Older, 0..50).await;
     let troubles = [Verdict::Unknown, Verdict::NotStored, Verdict::Misconfigured, Verdict::Unknown];
-    sink.with(|model| {
-        model.faults.push_back(Fault::LostAnswer);
-        model.ask_faults.extend(troubles);
-    });
-    drain(&outbox, &sink).await;
+    sink.with(|model| model.faults.push_back(Fault::LostAnswer));
+    tokio::join!(drain(&outbox, &sink), after_the_first_question(&sink, |model| model.ask_faults.extend(troubles)));
     assert_states_once(&sink, 0..50);
-    sink.with(|model| assert_eq!((model.sent.len(), model.asked.len()), (1, troubles.len() + 1)));
+    sink.with(|model| assert_eq!((model.sent.len(), model.asked.len()), (1, troubles.len() + 2)));
+}
+
+/// The first rows of a life are asked for; what comes after that is changed while they are under way.
+fn after_the_first_question(sink: &ModelSink, change: impl FnOnce(&mut Model)) -> impl Future<Output = ()> {
+    // Counted now, and not when it is first looked at: by then the question may have been asked.
+    let before = sink.with(|model| model.asked.len());
+    async move {
+        while sink.with(|model| model.asked.len()) == before {
+            sleep(TOOK / 4).await;
+        }
+        sink.with(change);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +121,7 @@ async fn a_server_that_has_answered_is_waited_out_for_three_times_its_slowest_an
     };
     tokio::join!(drain(&outbox, &sink), late);
     assert_states_once(&sink, 0..250);
-    sink.with(|model| assert_eq!(model.asked.len(), 1));
+    sink.with(|model| assert_eq!(model.asked.len(), 2, "at the beginning, and then once"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,7 +141,7 @@ async fn after_a_crash_in_a_request_the_server_is_waited_out_and_asked() {
         }
         drain(&open(dir.path()), &sink).await;
         assert_states_once(&sink, 0..250);
-        sink.with(|model| assert!(model.asked[0].0 - died >= EARLIER_LIFE + ROW_TIME * 300));
+        sink.with(|model| assert!(model.asked[1].0 - died >= EARLIER_LIFE + ROW_TIME * 300));
     }
 }
 
@@ -208,15 +217,60 @@ async fn of_repeats_only_what_is_absent_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn repeats_that_a_server_merges_are_sent_without_a_question() {
+    for (manner, asked, sent) in [(Manner::Older, 101, 0), (Manner::Newer, 1, 100)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, sink) = (open(dir.path()), ModelSink::of(manner));
+        let numbered = |seconds: std::ops::Range<i64>| {
+            let page = states(seconds.clone());
+            Captured { rows: page.rows.with_ints(5, seconds.map(|second| Some(second % 256)).collect()), ..page }
+        };
+        outbox.append(numbered(0..100)).await.unwrap();
+        drain(&outbox, &sink).await;
+        sink.with(|model| (model.sent.clear(), model.asked.clear()));
+        outbox.append(Captured { freshness: Freshness::Repeat, ..numbered(0..100) }).await.unwrap();
+        outbox.append(numbered(100..200)).await.unwrap();
+        drain(&outbox, &sink).await;
+        assert_states_once(&sink, 0..200);
+        sink.with(|model| {
+            let rows = |of: &[(Instant, usize)]| of.iter().map(|(_, rows)| rows).sum::<usize>();
+            // The first new rows of a life are asked for: up to three.
+            assert_eq!((rows(&model.asked), rows(&model.sent)), (asked + 2, sent + 100), "{manner:?}");
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_in_whose_place_another_row_is_counts_as_parked_and_not_as_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::of(Manner::Newer));
+    let of_second_5 = |localtime: i64| {
+        let page = states(5..6);
+        let rows = page.rows.with_ints(4, vec![Some(localtime)]);
+        Captured { rows, ..page }
+    };
+    outbox.append(of_second_5(1)).await.unwrap();
+    outbox.append(states(6..7)).await.unwrap();
+    drain(&outbox, &sink).await;
+    for localtime in [1, 2] {
+        outbox.append(Captured { freshness: Freshness::Repeat, ..of_second_5(localtime) }).await.unwrap();
+        drain(&outbox, &sink).await;
+    }
+    let state = outbox.snapshot().stream(Stream::NodeState).clone();
+    assert_eq!((state.acked, state.parked_ever), (3, 1));
+    sink.with(|model| assert_eq!(model.states.iter().map(|state| state.3).collect::<Vec<_>>(), [Some(1), Some(1_800)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeat_that_was_there_before_is_no_witness_that_the_others_arrived() {
     // The program dies before it has asked: what the next request carries is on the disk, and nothing of it was sent.
     let (dir, outbox, sink) = scene(Manner::Older, 0..100).await;
     drain(&outbox, &sink).await;
     outbox.append(states(100..101)).await.unwrap();
     outbox.append(Captured { freshness: Freshness::Repeat, ..states(0..200) }).await.unwrap();
-    sink.with(|model| model.ask_faults.extend((0..1_000).map(|_| Verdict::NotStored)));
-    let dying = tokio::time::timeout(Duration::from_secs(30), drain(&outbox, &sink));
-    assert!(dying.await.is_err());
+    let failing = after_the_first_question(&sink, |model| model.ask_faults.extend((0..1_000).map(|_| Verdict::NotStored)));
+    let dying = async { tokio::join!(drain(&outbox, &sink), failing) };
+    assert!(tokio::time::timeout(Duration::from_secs(30), dying).await.is_err());
     sink.with(|model| model.ask_faults.clear());
     drop(outbox);
     let outbox = open(dir.path());

@@ -4,7 +4,7 @@ use super::*;
 use crate::outbox::Reason;
 
 /// Readings of these many nodes, interleaved, one a second.
-fn of_nodes(seconds: std::ops::Range<i64>, nodes: i64) -> Captured {
+pub(super) fn of_nodes(seconds: std::ops::Range<i64>, nodes: i64) -> Captured {
     let page = captured(seconds.clone());
     let rows = page.rows.with_ints(1, seconds.clone().map(|second| Some(second % nodes + 1)).collect());
     let count = rows.len();
@@ -16,7 +16,7 @@ fn of_nodes(seconds: std::ops::Range<i64>, nodes: i64) -> Captured {
     Captured { rows, catalog, ..page }
 }
 
-fn states_of_nodes(seconds: std::ops::Range<i64>, nodes: i64) -> Captured {
+pub(super) fn states_of_nodes(seconds: std::ops::Range<i64>, nodes: i64) -> Captured {
     let int = |value: &dyn Fn(i64) -> Option<i64>| Column::Int(seconds.clone().map(value).collect());
     let columns = vec![
         int(&|second| Some(second + 1)),
@@ -30,7 +30,7 @@ fn states_of_nodes(seconds: std::ops::Range<i64>, nodes: i64) -> Captured {
     Captured { rows: Rows::new(Stream::NodeState, columns), watermark: Position::Id(seconds.end), ..of_nodes(0..0, nodes) }
 }
 
-async fn refused(outbox: &Outbox) -> Vec<(String, Rows)> {
+pub(super) async fn refused(outbox: &Outbox) -> Vec<(String, Rows)> {
     let parked = outbox.parked(usize::MAX).await.unwrap();
     parked
         .into_iter()
@@ -241,6 +241,28 @@ async fn a_request_that_is_too_large_by_its_breaks_is_waited_for_and_asked_about
     sink.with(|model| {
         assert_eq!(model.states.len(), 200);
         assert!(model.sent[1].0 - model.sent[0].0 >= Duration::from_millis(100), "not at once");
-        assert_eq!(model.asked.len(), 1);
+        assert_eq!(model.asked.len(), 2, "at the beginning, and after the breaks");
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_beyond_our_own_limit_becomes_smaller_without_a_wait_and_is_no_trouble() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    let options = Options { request_bytes_max: 500, ..options() };
+    let life = async || {
+        let captured = CancellationToken::new();
+        captured.cancel();
+        let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
+        run(&outbox, &sink, &options, Some(&captured), retry, &CancellationToken::new()).await.unwrap();
+    };
+    // Requests of this size were accepted before; these rows take more bytes.
+    outbox.append(captured(0..300)).await.unwrap();
+    let change = async {
+        outbox.watch().wait_for(|snapshot| snapshot.stream(Stream::Reading).acked > 150).await.unwrap();
+        sink.with(|model| model.rows_max = Some(13));
+    };
+    tokio::join!(life(), change);
+    assert_all_there_once(&sink, 0..300);
+    assert_eq!(outbox.snapshot().notes.last_trouble, None);
 }

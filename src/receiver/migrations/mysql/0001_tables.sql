@@ -144,7 +144,8 @@ CREATE TABLE `Pushstatus` (
 CREATE TABLE `packhorse_turn` (`id` INT NOT NULL PRIMARY KEY) ENGINE=InnoDB;
 INSERT INTO `packhorse_turn` (`id`) VALUES (1);
 
--- A gateway as it last showed itself. Its token is kept as a hash; one token, one gateway.
+-- A gateway as it last showed itself. Its token is kept as a hash; one token, one gateway. Collided: when an epoch
+-- came back that it had given up, as two machines with one source id do.
 CREATE TABLE `packhorse_gateway` (
     `source` CHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     `token` CHAR(64) CHARACTER SET ascii COLLATE ascii_bin UNIQUE,
@@ -156,15 +157,17 @@ CREATE TABLE `packhorse_gateway` (
     `depth` BIGINT,
     `parked` BIGINT,
     `lag_seconds` BIGINT,
-    `oldest_age_seconds` BIGINT
+    `oldest_age_seconds` BIGINT,
+    `collided` DATETIME(6)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- The highest seq that was ever seen of a stream in an epoch.
+-- The highest seq that was ever seen of a stream in an epoch; the epochs of a stream are numbered as they began.
 CREATE TABLE `packhorse_run` (
     `source` CHAR(32) NOT NULL,
     `epoch` CHAR(16) NOT NULL,
     `stream` VARCHAR(20) NOT NULL,
     `highest` BIGINT NOT NULL,
+    `began` BIGINT NOT NULL,
     PRIMARY KEY (`source`, `epoch`, `stream`)
 ) ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin;
 

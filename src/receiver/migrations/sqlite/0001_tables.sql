@@ -122,7 +122,8 @@ CREATE TABLE Pushstatus (
 
 -- What follows is the receiver's own: no cogent-house tool knows it.
 
--- A gateway as it last showed itself. Its token is kept as a hash; one token, one gateway.
+-- A gateway as it last showed itself. Its token is kept as a hash; one token, one gateway. Collided: when an epoch
+-- came back that it had given up, as two machines with one source id do.
 CREATE TABLE packhorse_gateway (
     source TEXT PRIMARY KEY NOT NULL,
     token TEXT UNIQUE,
@@ -134,15 +135,17 @@ CREATE TABLE packhorse_gateway (
     depth INTEGER,
     parked INTEGER,
     lag_seconds INTEGER,
-    oldest_age_seconds INTEGER
+    oldest_age_seconds INTEGER,
+    collided TEXT
 );
 
--- The highest seq that was ever seen of a stream in an epoch.
+-- The highest seq that was ever seen of a stream in an epoch; the epochs of a stream are numbered as they began.
 CREATE TABLE packhorse_run (
     source TEXT NOT NULL,
     epoch TEXT NOT NULL,
     stream TEXT NOT NULL,
     highest INTEGER NOT NULL,
+    began INTEGER NOT NULL,
     PRIMARY KEY (source, epoch, stream)
 );
 

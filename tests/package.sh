@@ -1,0 +1,219 @@
+#!/usr/bin/env bash
+# Goes through the life of the Debian package on this machine, as root: install, check, start, cut the link, look, kill -9, start again, drain, upgrade,
+# remove, install again, purge. It touches no database server that runs, and leaves nothing.
+#
+#   bash tests/package.sh              builds the package first
+#   bash tests/package.sh --no-build   of what was built before
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '== %s\n' "$*"; }
+fail() {
+    printf 'tests/package.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+((EUID == 0)) || fail "run it as root"
+for needed in adduser ca-certificates; do
+    dpkg -s "$needed" >/dev/null 2>&1 || fail "install $needed first: a package that is installed for this would stay"
+done
+leftovers() {
+    # A program that was tried with the default socket has left an empty folder.
+    find /etc /lib/systemd /run /usr /var -xdev -name '*packhorse*' -not -path '/usr/local/*' -not \( -path /run/packhorse -empty \) 2>/dev/null || true
+    getent passwd packhorse || true
+    getent group packhorse || true
+}
+found=$(leftovers)
+[[ -z $found ]] || fail "there is a packhorse on this machine: $found"
+
+scratch=$(mktemp -d)
+chmod 755 "$scratch"
+daemon= receiver= mariadb= life=
+finish() {
+    local status=$?
+    trap - EXIT
+    for pid in $daemon $receiver; do
+        kill -9 "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+    done
+    [[ -z $life ]] || exec {life}>&-
+    [[ -z $mariadb ]] || wait "$mariadb" 2>/dev/null || true
+    dpkg --purge packhorse >/dev/null 2>&1 || true
+    rm -rf /etc/packhorse "$scratch"
+    exit "$status"
+}
+trap finish EXIT
+
+say "building"
+deb=$(./deb "$@" | tail -n 1)
+newer=$(./deb --no-build --version 99.0.0-1 | tail -n 1)
+echo "$deb: $(stat -c %s "$deb") bytes; /usr/bin/packhorse: $(stat -c %s target/release/packhorse) bytes"
+ldd target/release/packhorse | sed 's/ (0x.*//'
+
+say "a database, and a server with tokens"
+coproc MARIADB { exec bash tests/support/mariadb.sh start "$scratch/mariadb" 2>"$scratch/mariadb.log"; }
+mariadb=$MARIADB_PID life=${MARIADB[1]}
+IFS= read -r -t 120 url <&"${MARIADB[0]}" || fail "the private MariaDB did not start"
+server=${url%/*}
+sql() { "$(command -v mariadb || command -v mysql)" --no-defaults -h 127.0.0.1 -P "${server##*:}" -u root -BN -e "$1"; }
+sql "CREATE DATABASE ch; CREATE USER packhorse@'%' IDENTIFIED BY 'secret-1'; GRANT SELECT ON ch.* TO packhorse@'%'"
+sample() { target/release/packhorse -q datagen --url "$server/ch" "$@" >/dev/null; }
+rows() { sql "SELECT (SELECT COUNT(*) FROM ch.Reading) + (SELECT COUNT(*) FROM ch.NodeState)"; }
+sample --create-tables --houses 2 --days 3 --until "$(date -u -d '2 days ago' +%FT%T)"
+echo "house-17 token-of-house-17-0000" >"$scratch/tokens"
+chmod 600 "$scratch/tokens"
+port=$((20000 + RANDOM % 10000))
+printf '[receiver]\nlisten = "127.0.0.1:%s"\ndatabase = "sqlite://%s"\ntokens_file = "%s"\n' "$port" "$scratch/central.db" "$scratch/tokens" >"$scratch/receiver.toml"
+start_receiver() {
+    target/release/packhorse -q --config "$scratch/receiver.toml" receiver >"$scratch/receiver.out" &
+    receiver=$!
+    for _ in {1..300}; do
+        [[ -s $scratch/receiver.out ]] && return
+        sleep 0.2
+    done
+    fail "the receiver does not listen"
+}
+stop_receiver() {
+    kill -9 "$receiver"
+    wait "$receiver" 2>/dev/null || true
+    receiver=
+}
+start_receiver
+
+say "install"
+dpkg -i "$deb"
+[[ $(stat -c '%a %U %G' /etc/packhorse/packhorse.toml) == "640 root packhorse" ]] || fail "mode of the configuration"
+[[ $(stat -c '%a %U %G' /etc/packhorse/secrets) == "2750 root packhorse" ]] || fail "mode of /etc/packhorse/secrets"
+[[ $(stat -c '%a %U %G' /var/lib/packhorse) == "750 packhorse packhorse" ]] || fail "mode of /var/lib/packhorse"
+dpkg -c "$deb" | grep -q 'man1/packhorse-queue-status.1.gz' || fail "a man page is missing"
+dpkg -c "$deb" | grep -q 'bash-completion/completions/packhorse$' || fail "completions are missing"
+verified=$(systemd-analyze verify --man=no packhorse.service 2>&1 | grep -i packhorse || true)
+[[ -z $verified ]] || fail "systemd-analyze verify: $verified"
+
+say "check, before anything is filled in"
+packhorse check && fail "check finds nothing wrong without a destination"
+
+say "fill in, and check"
+cat >>/etc/packhorse/packhorse.toml <<EOF
+[[destination]]
+name = "central"
+url = "http://127.0.0.1:$port/rest/"
+token_file = "/etc/packhorse/secrets/token"
+backoff_max = "2s"
+linger = "1s"
+EOF
+sed -i "s|^url = \"mysql://packhorse@localhost/ch\"|url = \"mysql://packhorse@127.0.0.1:${server##*:}/ch\"|; s|^# password_file|password_file|" /etc/packhorse/packhorse.toml
+(umask 027 && echo secret-1 >/etc/packhorse/secrets/db-password)
+(umask 077 && echo token-of-house-17-0000 >/etc/packhorse/secrets/token)
+packhorse check || fail "check"
+
+if [[ -d /run/systemd/system ]]; then
+    start() { systemctl start packhorse; }
+    stop() { systemctl stop packhorse; }
+    kill_9() { systemctl kill -s KILL packhorse; }
+else
+    # What the unit would do.
+    install -d -o packhorse -g packhorse -m 755 /run/packhorse
+    install -d -o packhorse -g packhorse -m 500 "$scratch/credentials"
+    for file in /etc/packhorse/secrets/*; do
+        install -o packhorse -m 400 "$file" "$scratch/credentials/secret_${file##*/}"
+    done
+    command=$(sed -n 's/^ExecStart=//p' /lib/systemd/system/packhorse.service)
+    start() {
+        # shellcheck disable=SC2086
+        CREDENTIALS_DIRECTORY=$scratch/credentials setpriv --reuid packhorse --regid packhorse --init-groups --no-new-privs $command 2>>"$scratch/packhorse.log" &
+        daemon=$!
+    }
+    stop() {
+        kill "$daemon"
+        wait "$daemon" || fail "the daemon ended with $?: $(tail "$scratch/packhorse.log")"
+        daemon=
+    }
+    kill_9() {
+        kill -9 "$daemon"
+        wait "$daemon" 2>/dev/null || true
+        daemon=
+    }
+fi
+pending() { packhorse -qq queue status --json | sed -n 's/^      "pending": \([0-9]*\),$/\1/p'; }
+acked() { packhorse -qq queue status --json | sed -n 's/^          "acked": \([0-9]*\),$/\1/p' | awk '{ all += $1 } END { print all }'; }
+until_it_is() {
+    for _ in {1..600}; do
+        [[ $("$1" 2>/dev/null) == "$2" ]] && return
+        sleep 0.5
+    done
+    fail "$1 is $("$1"), not $2: $(tail "$scratch/packhorse.log" 2>/dev/null)"
+}
+waiting() { (($(pending) > 0)) && echo yes; }
+page() {
+    exec 9<>/dev/tcp/127.0.0.1/9130
+    printf 'GET / HTTP/1.0\r\n\r\n' >&9
+    cat <&9
+    exec 9>&-
+}
+
+say "start"
+start
+until_it_is acked "$(rows)"
+
+say "cut the link, and look"
+stop_receiver
+before=$(rows)
+sample --houses 2 --days 1 --until "$(date -u -d '1 day ago' +%FT%T)"
+(($(rows) > before)) || fail "no new rows"
+until_it_is pending "$(($(rows) - before))"
+page | grep -q 'waiting for the link since' || fail "the page does not say that it waits"
+packhorse queue status
+timeout 5 packhorse queue status --watch 1s >"$scratch/watch" || true
+(($(grep -c central "$scratch/watch") >= 2)) || fail "queue status --watch"
+
+say "kill -9, and start again"
+kill_9
+packhorse queue status >/dev/null
+packhorse queue verify
+others=$(find /var/lib/packhorse -not -user packhorse)
+[[ -z $others ]] || fail "root's commands have left files of root's: $others"
+[[ -d /run/systemd/system ]] || start
+until_it_is pending "$(($(rows) - before))"
+
+say "link up, drained"
+start_receiver
+until_it_is pending 0
+until_it_is acked "$(rows)"
+stop
+packhorse reconcile || fail "both ends differ"
+
+say "upgrade, with rows that wait"
+stop_receiver
+before=$(rows)
+sample --houses 2 --days 1 --until "$(date -u +%FT%T)"
+start
+until_it_is pending "$(($(rows) - before))"
+waits=$(pending)
+source_id=$(cat /var/lib/packhorse/source-id)
+sha=$(sha256sum /etc/packhorse/packhorse.toml)
+[[ -d /run/systemd/system ]] || stop
+dpkg -i "$newer"
+[[ $(dpkg-query -W -f '${Version}' packhorse) == 99.0.0-1 ]] || fail "it is not upgraded"
+[[ $(sha256sum /etc/packhorse/packhorse.toml) == "$sha" ]] || fail "the upgrade has changed the configuration"
+[[ $(stat -c '%a %U %G' /etc/packhorse/packhorse.toml) == "640 root packhorse" ]] || fail "the upgrade has changed the configuration's mode"
+[[ $(cat /var/lib/packhorse/source-id) == "$source_id" ]] || fail "another source id"
+[[ -d /run/systemd/system ]] || start
+until_it_is pending "$waits"
+[[ -d /run/systemd/system ]] || stop
+
+say "remove: what waits is told, and stays"
+dpkg -r packhorse 2>&1 | tee "$scratch/removed"
+grep -q "packhorse: $waits rows have not been delivered" "$scratch/removed" || fail "the removal does not tell what waits"
+[[ ! -e /usr/bin/packhorse && -e /var/lib/packhorse/central && -e /etc/packhorse/packhorse.toml ]] || fail "removed too much or too little"
+dpkg -i "$newer"
+[[ $(pending) == "$waits" ]] || fail "rows are gone"
+
+say "purge: what is removed is told, and nothing stays"
+dpkg -P packhorse 2>&1 | tee "$scratch/purged"
+grep -q "packhorse: $waits rows that were not delivered are removed" "$scratch/purged" || fail "the purge does not tell what it removes"
+[[ -e /etc/packhorse/secrets/token ]] || fail "an administrator's secrets are removed"
+rm -r /etc/packhorse
+found=$(leftovers)
+[[ -z $found ]] || fail "left behind: $found"
+say "all of it passed"
