@@ -221,29 +221,32 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
         held: snapshot.held.iter().map(|(what, held)| Held { entity: what.to_string(), rows: held.rows }).collect(),
     };
     let doing = match sender {
-        Sender::Runs(helm, _) => Some((helm.doing(), helm.trouble_since())),
+        Sender::Runs(helm, _) => Some((helm.doing(), helm.trouble())),
         Sender::Stopped | Sender::Paused => None,
     };
-    status.sentence = sentence::sentence(&status, doing.as_ref().map(|(doing, since)| (doing, *since)), now);
+    status.sentence = sentence::sentence(&status, doing.as_ref().map(|(doing, trouble)| (doing, *trouble)), now);
     Ok(status)
+}
+
+/// Whether the next try may help.
+fn waiting(verdict: Verdict) -> State {
+    match verdict {
+        Verdict::Misconfigured | Verdict::Refused => State::Stuck,
+        Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge => State::Waiting,
+    }
 }
 
 /// What a sender's doing comes to, and how long it waits yet.
 fn doing(helm: &Helm, now: Micros) -> (State, Option<u64>) {
     match helm.doing() {
-        Doing::Waiting { outcome, until } => {
-            let state = match outcome.verdict {
-                Verdict::Misconfigured | Verdict::Refused => State::Stuck,
-                Verdict::Accepted | Verdict::NotStored | Verdict::Unknown | Verdict::TooLarge => State::Waiting,
-            };
-            (state, Some(until.since(now).as_secs()))
-        }
-        Doing::Sending { .. } => (State::Sending, None),
+        Doing::Waiting { outcome, until } => (waiting(outcome.verdict), Some(until.since(now).as_secs())),
         Doing::Starting | Doing::Syncing | Doing::Idle | Doing::Paused | Doing::Stopped if helm.is_paused() => {
             (State::Paused, None)
         }
         Doing::Starting => (State::Starting, None),
-        Doing::Syncing => (State::Syncing, None),
+        // Until something gets through, a try is no more than that.
+        Doing::Sending { .. } => (helm.trouble().map_or(State::Sending, |trouble| waiting(trouble.verdict)), None),
+        Doing::Syncing => (helm.trouble().map_or(State::Syncing, |trouble| waiting(trouble.verdict)), None),
         Doing::Idle => (State::Idle, None),
         Doing::Paused => (State::Paused, None),
         Doing::Stopped => (State::Stopped, None),

@@ -79,6 +79,15 @@ impl Traffic {
     }
 }
 
+/// Nothing gets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Since when.
+    pub since: Micros,
+    /// What the last try came to.
+    pub verdict: Verdict,
+}
+
 /// Shared by a sender and those who look at it and steer it; it outlives the sender.
 #[derive(Debug)]
 pub struct Helm {
@@ -86,7 +95,7 @@ pub struct Helm {
     is_paused: watch::Sender<bool>,
     flush: Notify,
     traffic: Mutex<Traffic>,
-    trouble_since: Mutex<Option<Micros>>,
+    trouble: Mutex<Option<Trouble>>,
     conflicts: Mutex<Vec<(String, String)>>,
     told_at: Mutex<Instant>,
 }
@@ -98,7 +107,7 @@ impl Default for Helm {
             is_paused: watch::Sender::new(false),
             flush: Notify::new(),
             traffic: Mutex::default(),
-            trouble_since: Mutex::default(),
+            trouble: Mutex::default(),
             conflicts: Mutex::default(),
             told_at: Mutex::new(Instant::now()),
         }
@@ -111,9 +120,9 @@ impl Helm {
         self.doing.borrow().clone()
     }
 
-    /// Since when nothing got through; `None` while all is well.
-    pub fn trouble_since(&self) -> Option<Micros> {
-        *self.trouble_since.lock().unwrap_or_else(PoisonError::into_inner)
+    /// That nothing gets through, also while it is tried again; `None` while all is well.
+    pub fn trouble(&self) -> Option<Trouble> {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What requests came to.
@@ -167,7 +176,9 @@ impl Helm {
 
     /// The sender waits for its next try: until then, or until somebody wants it now.
     pub(super) async fn wait(&self, outcome: &Outcome, now: Micros, wait: Duration) {
-        self.trouble_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
+        let since = self.trouble().map_or(now, |trouble| trouble.since);
+        let trouble = Trouble { since, verdict: outcome.verdict };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
         let until = Micros(now.0.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)));
         self.tell(Doing::Waiting { outcome: outcome.clone(), until });
         tokio::select! {
@@ -193,7 +204,7 @@ impl Helm {
 
     /// The destination answers as it should.
     pub(super) fn all_well(&self) {
-        *self.trouble_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// A request came back.
@@ -231,10 +242,11 @@ mod tests {
             helm.resume();
         });
         assert!(began.elapsed() < Duration::from_secs(1));
-        assert_eq!(helm.trouble_since(), Some(Micros(7)), "since the first trouble");
+        let trouble = Some(Trouble { since: Micros(7), verdict: Verdict::NotStored });
+        assert_eq!(helm.trouble(), trouble, "since the first trouble");
         helm.wait(&outcome, Micros(9), Duration::from_secs(1)).await;
-        assert_eq!(helm.trouble_since(), Some(Micros(7)), "and not since the last");
+        assert_eq!(helm.trouble(), trouble, "and not since the last");
         helm.all_well();
-        assert_eq!(helm.trouble_since(), None);
+        assert_eq!(helm.trouble(), None);
     }
 }

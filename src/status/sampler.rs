@@ -125,7 +125,7 @@ fn look(desk: &Desk, seen: &mut BTreeMap<String, Seen>, now: Micros) -> Option<M
     let seconds = TICK.as_secs() as u8;
     let counted = if desk.helm.is_paused() {
         &mut minute.paused_s
-    } else if desk.helm.trouble_since().is_some() {
+    } else if desk.helm.trouble().is_some() {
         &mut minute.down_s
     } else {
         &mut minute.up_s

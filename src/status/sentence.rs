@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::{DestinationStatus, State};
 use crate::{
     domain::{Micros, Verdict},
-    sender::helm::Doing,
+    sender::helm::{Doing, Trouble},
 };
 
-/// The sentence. `doing` is what the sender is at, and since when nothing got through.
-pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option<Micros>)>, now: Micros) -> String {
+/// The sentence. `doing` is what the sender is at, and that nothing gets through.
+pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, now: Micros) -> String {
     let mut parts = vec![lead(status, doing, now)];
     if let Some(seconds) = status.next_try_seconds {
         parts.push(format!("next try in {}", span(seconds)));
@@ -31,17 +31,18 @@ pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option
     parts.join(", ")
 }
 
-fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Micros>)>, now: Micros) -> String {
-    let since = |text: &str, since: Option<Micros>| {
-        since.map_or_else(|| text.to_owned(), |at| format!("{text} since {}", clock(at, now)))
-    };
+fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, now: Micros) -> String {
     match (status.state, doing) {
-        (State::Waiting | State::Stuck, Some((Doing::Waiting { outcome, .. }, trouble))) => match outcome.verdict {
-            Verdict::NotStored | Verdict::Accepted | Verdict::TooLarge => since("waiting for the link", trouble),
-            Verdict::Unknown => since("waiting after requests without an answer", trouble),
-            Verdict::Misconfigured => since("needs a human: the destination does not answer as it should", trouble),
-            Verdict::Refused => since("needs a human: the destination refuses rows", trouble),
-        },
+        (State::Waiting | State::Stuck, Some((doing, Some(trouble)))) => {
+            let what = match trouble.verdict {
+                Verdict::NotStored | Verdict::Accepted | Verdict::TooLarge => "waiting for the link",
+                Verdict::Unknown => "waiting after requests without an answer",
+                Verdict::Misconfigured => "needs a human: the destination does not answer as it should",
+                Verdict::Refused => "needs a human: the destination refuses rows",
+            };
+            let tries = if matches!(doing, Doing::Waiting { .. }) { "" } else { ", trying now" };
+            format!("{what} since {}{tries}", clock(trouble.since, now))
+        }
         (State::Waiting | State::Stuck, _) => "waiting for the next try".to_owned(),
         (State::Sending, Some((Doing::Sending { stream, rows, .. }, _))) => {
             format!("sending {} {}", number(*rows as u64), stream.plural())
@@ -147,9 +148,17 @@ mod tests {
         let at = |text: &str| text.parse::<Micros>().unwrap();
         let status = DestinationStatus { next_try_seconds: Some(35), ..status(State::Waiting) };
         let doing = Doing::Waiting { outcome: Outcome::new(Verdict::NotStored, "away"), until: at("2026-01-01T15:00:35") };
+        let trouble = Some(Trouble { since: at("2026-01-01T14:02:10"), verdict: Verdict::NotStored });
         assert_eq!(
-            sentence(&status, Some((&doing, Some(at("2026-01-01T14:02:10")))), at("2026-01-01T15:00:00")),
+            sentence(&status, Some((&doing, trouble)), at("2026-01-01T15:00:00")),
             "waiting for the link since 14:02 UTC, next try in 35 s, 12,403 readings waiting, oldest 3 h"
+        );
+        // A try that is under way changes nothing yet.
+        let status = DestinationStatus { next_try_seconds: None, ..status };
+        let doing = Doing::Sending { stream: Stream::Reading, rows: 10_000, since: at("2026-01-01T15:00:35") };
+        assert_eq!(
+            sentence(&status, Some((&doing, trouble)), at("2026-01-01T15:00:36")),
+            "waiting for the link since 14:02 UTC, trying now, 12,403 readings waiting, oldest 3 h"
         );
         assert_eq!(clock(at("2025-12-31T23:59:00"), at("2026-01-01T00:00:00")), "2025-12-31 23:59 UTC");
     }
