@@ -89,7 +89,7 @@ impl ParkedCopy {
             let looked_at = if is_end { window.len() } else { WINDOW_BYTES };
             let mut at = 0;
             while at < looked_at {
-                let Some((key, value, bytes)) = parse(&window[at..]) else {
+                let Some(Parsed { key, value, bytes }) = parse(&window[at..]) else {
                     at += 1;
                     continue;
                 };
@@ -288,8 +288,17 @@ fn encode(bytes: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     bytes.extend(checksum.to_le_bytes());
 }
 
-/// The entry with which some bytes begin: its key, its value, and its length.
-fn parse(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, usize)> {
+/// An entry as it lies in a file.
+struct Parsed<'a> {
+    key: &'a [u8],
+    /// `None`: it has gone.
+    value: Option<&'a [u8]>,
+    /// Its length.
+    bytes: usize,
+}
+
+/// The entry with which some bytes begin.
+fn parse(bytes: &[u8]) -> Option<Parsed<'_>> {
     if bytes.get(..3)? != MAGIC {
         return None;
     }
@@ -304,7 +313,8 @@ fn parse(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, usize)> {
     if checksum != crc32fast::hash(&bytes[..end]).to_le_bytes() {
         return None;
     }
-    Some((&bytes[HEAD_BYTES..key_end], (kind == 0).then_some(&bytes[key_end..end]), end + CHECKSUM_BYTES))
+    let value = (kind == 0).then_some(&bytes[key_end..end]);
+    Some(Parsed { key: &bytes[HEAD_BYTES..key_end], value, bytes: end + CHECKSUM_BYTES })
 }
 
 #[cfg(test)]

@@ -156,7 +156,7 @@ fn rebuild(outbox: &Path, options: &OpenOptions, sidecar: Option<&Sidecar>, dama
 fn folders(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let current = data_dir::current_name(outbox).map(|name| outbox.join(name));
     let others = data_dir::stores(outbox)?.into_iter().rev().filter(|path| Some(path) != current.as_ref());
-    Ok(current.iter().cloned().filter(|path| path.is_dir()).chain(others).collect())
+    Ok(current.clone().into_iter().filter(|path| path.is_dir()).chain(others).collect())
 }
 
 fn meta(options: &OpenOptions, generation: Generation) -> Meta {

@@ -3,7 +3,7 @@
 //! Whatever waited is captured from the source again, but a row that was parked months ago may be gone there. So all parked rows are taken
 //! over that can be read, in the store or in the copy of them that lies beside it (`parked_copy`). Where the store still has every one of
 //! them, capture begins behind those that waited; else before all that was parked. A parked row from behind the place where capture begins
-//! may come a second time; both are repeats then, and are told apart at the destination (I6).
+//! may come a second time, and so all of them are repeats from now on: they are told apart at the destination (I6).
 //!
 //! The one rule: only what passes its checksum and decodes is taken over.
 
@@ -28,8 +28,8 @@ const COMMIT_CHUNKS: usize = 64;
 /// What can still be read of a damaged store, and where capture begins anew.
 pub(super) struct Salvage {
     remains: Option<Remains>,
-    /// For each stream: where capture begins, and whether all parked rows are readable.
-    begin: [(Position, Whole); Stream::ALL.len()],
+    /// Where each stream's capture begins.
+    begin: [Position; Stream::ALL.len()],
 }
 
 /// A damaged store, as far as sled opens it, and the copy of its parked rows.
@@ -105,7 +105,7 @@ pub(super) struct Taken {
 impl Salvage {
     /// Nothing to take over.
     pub(super) fn none() -> Self {
-        Self { remains: None, begin: Stream::ALL.map(|_| (Position::Start, Whole::No)) }
+        Self { remains: None, begin: Stream::ALL.map(|_| Position::Start) }
     }
 
     /// Looks at what can be read in the folders of stores, the one in use before all others: a crash may have left a complete new life beside
@@ -126,12 +126,11 @@ impl Salvage {
         let whole = store.zip(sidecar).and_then(|(store, sidecar)| whole(store, sidecar));
         let whole = whole.unwrap_or([Whole::No; Stream::ALL.len()]);
         let begin = Stream::ALL.map(|stream| {
-            let whole = whole[usize::from(stream.number())];
-            let Some(sidecar) = sidecar else { return (Position::Start, whole) };
-            let bound = &sidecar.streams[usize::from(stream.number())];
-            match whole {
-                Whole::Yes => (bound.waiting_from.clone(), whole),
-                Whole::No => (bound.from.clone(), whole),
+            let place = usize::from(stream.number());
+            let Some(sidecar) = sidecar else { return Position::Start };
+            match whole[place] {
+                Whole::Yes => sidecar.streams[place].waiting_from.clone(),
+                Whole::No => sidecar.streams[place].from.clone(),
             }
         });
         Ok(Self { remains, begin })
@@ -139,7 +138,7 @@ impl Salvage {
 
     /// Where capture begins anew.
     pub(super) fn begin(&self, stream: Stream) -> &Position {
-        &self.begin[usize::from(stream.number())].0
+        &self.begin[usize::from(stream.number())]
     }
 
     /// Copies what can be read into a new store.
@@ -153,23 +152,16 @@ impl Salvage {
         let (mut change, mut chunks) = (Change::default(), 0);
         let mut notes = Notes::default();
         for chunk in old.parked() {
-            let (begin, whole) = &self.begin[usize::from(chunk.header.stream.number())];
-            let is_passed = |row: usize| *whole == Whole::Yes && is_passed(&chunk.rows, row, begin);
-            let (passed, may_come_again): (Vec<usize>, Vec<usize>) = (0..chunk.rows.len()).partition(|row| is_passed(*row));
-            for (rows, freshness) in [(passed, chunk.header.freshness), (may_come_again, Freshness::Repeat)] {
-                if rows.is_empty() {
-                    continue;
-                }
-                let run = Run {
-                    epoch,
-                    generation: chunk.header.generation,
-                    first: chunk.header.first,
-                    captured_at: chunk.at,
-                    freshness,
-                };
-                parked::park_apart(&mut change, &run, &chunk.rows.pick(&rows), &chunk.reason, &mut notes);
-                taken.parked[usize::from(chunk.header.stream.number())] += rows.len() as u64;
-            }
+            // It may be captured again, have returned meanwhile, or have been sent by a copy of that outbox.
+            let run = Run {
+                epoch,
+                generation: chunk.header.generation,
+                first: chunk.header.first,
+                captured_at: chunk.at,
+                freshness: Freshness::Repeat,
+            };
+            parked::park_apart(&mut change, &run, &chunk.rows, &chunk.reason, &mut notes);
+            taken.parked[usize::from(chunk.header.stream.number())] += chunk.rows.len() as u64;
             chunks += 1;
             if chunks % COMMIT_CHUNKS == 0 {
                 new.commit(std::mem::take(&mut change))?;
@@ -248,15 +240,4 @@ fn copy_entities(old: &Remains, new: &Store) -> Result<(), StoreError> {
         }
     }
     new.commit(change)
-}
-
-/// Whether capture that begins there does not come by a row again.
-fn is_passed(rows: &Rows, row: usize, begin: &Position) -> bool {
-    match begin {
-        Position::Start => false,
-        Position::Id(begin) => rows.id_position(row).is_none_or(|at| matches!(at, Position::Id(id) if id <= *begin)),
-        Position::Key { time: begin, rest: further } => rows
-            .key_position(row)
-            .is_none_or(|at| matches!(at, Position::Key { time, rest } if (time, &rest) <= (*begin, further))),
-    }
 }

@@ -127,7 +127,7 @@ pub(super) struct Store {
     failed: AtomicBool,
     waker: Waker,
     /// Opened when there is something to write into it.
-    copy: Mutex<Option<Keeping>>,
+    copy: Mutex<Option<Box<Keeping>>>,
 }
 
 impl Store {
@@ -243,12 +243,12 @@ impl Store {
     /// Does something with the copy of parked rows; an error in it closes the store.
     fn kept_with(
         &self,
-        copy: &mut Option<Keeping>,
+        copy: &mut Option<Box<Keeping>>,
         doing: impl FnOnce(&mut Keeping) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let done = match copy {
             Some(copy) => doing(copy),
-            None => Keeping::open(&self.path).and_then(|opened| doing(copy.insert(opened))),
+            None => Keeping::open(&self.path).and_then(|opened| doing(copy.insert(Box::new(opened)))),
         };
         done.inspect_err(|_| self.give_up())
     }

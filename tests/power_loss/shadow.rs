@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use packhorse::{
     domain::{Catalog, Entity, Epoch, LocalId, LocalRef, Micros, Position, RemoteId, Rows, Seq, Stream},
-    outbox::{Intent, Outbox, Reason, StoreError, StreamState, verbs::Fate},
+    outbox::{Elsewhere, Intent, Outbox, Reason, StoreError, StreamState, verbs::Fate},
 };
 
 /// Everything about an outbox that a reader can see.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     pub epoch: Epoch,
-    /// Without `live_bytes`, which only the codec knows.
+    /// Without `live_bytes`, which only the codec knows, and what is known of rows elsewhere, which hangs on chunks.
     pub streams: [StreamState; Stream::ALL.len()],
     pub pending: [Rows; Stream::ALL.len()],
     pub parked: BTreeMap<(Reason, Stream), Rows>,
@@ -316,7 +316,7 @@ pub async fn observe(outbox: &Outbox) -> Result<State, StoreError> {
     );
     Ok(State {
         epoch: snapshot.meta.epoch,
-        streams: snapshot.streams.map(|state| StreamState { live_bytes: 0, ..state }),
+        streams: snapshot.streams.map(|state| StreamState { live_bytes: 0, elsewhere: Elsewhere::default(), ..state }),
         pending,
         parked,
         catalog: (*snapshot.catalog).clone(),
