@@ -125,7 +125,10 @@ async fn a_wrong_token_parks_nothing_and_is_mended_by_its_file_and_a_reload() {
     let mut daemon = scene.gateway.spawn(&["-q", "run"]);
     let refused = |status: &Value| {
         let found = &status["destinations"][0];
-        found["pending"] == READINGS + STATES && found["sentence"].as_str().is_some_and(|text| text.contains("check the token"))
+        let says = |field: &Value, words: &str| field.as_str().is_some_and(|text| text.contains(words));
+        found["pending"] == READINGS + STATES
+            && says(&found["sentence"], "needs a human")
+            && says(&found["last_error"]["text"], "check the token")
     };
     let status = scene.until(&["queue", "status", "--json"], refused).await;
     assert!(!status.to_string().contains("nobody-knows"), "{status}");
