@@ -124,11 +124,11 @@ fn trickles_tell_nothing_of_how_slow_a_link_is() {
 #[test]
 fn a_size_that_was_too_large_is_remembered_and_tried_ever_more_rarely() {
     for place in [LAN, GPRS] {
-        let place = Place { limit: 50_000, ..place };
+        let strict = Place { limit: 50_000, ..place };
         let mut pace = pace();
-        let refused = place.drain(&mut pace, 10_000);
+        let refused = strict.drain(&mut pace, 10_000);
         assert!(refused < 40, "{refused} of 10,000");
-        let body = place.body(pace.rows(READING));
+        let body = strict.body(pace.rows(READING));
         assert!((35_000..=50_000).contains(&body), "{body}");
     }
 }
