@@ -23,7 +23,7 @@ async fn survives_a_fault(fault: Fault, seed: u64, tally: &mut Tally) -> Result<
     let outbox = trial.opened(&data).await?;
     trial.change(&outbox, chance.random_range(0..20)).await?;
 
-    let change = match chance.random_range(0..4) {
+    let refused = match chance.random_range(0..4) {
         // What is parked is written twice, to two files.
         0 => trial.prepare(&outbox, Phase::Park).await?,
         // Larger than the buffer in which sled collects writes.
@@ -31,7 +31,7 @@ async fn survives_a_fault(fault: Fault, seed: u64, tally: &mut Tally) -> Result<
         _ => workload::append_rows(chance.random_range(1..1_000), &mut chance),
     };
     trial.machine.set_fault(Some(fault));
-    let error = trial.failing_change(&outbox, change).await?;
+    let error = trial.failing_change(&outbox, refused).await?;
     assert!(matches!(error, StoreError::Io { .. } | StoreError::Damaged { .. }), "{error}");
     assert_closed(&outbox).await;
     if chance.random_bool(0.5) {
