@@ -420,7 +420,7 @@ fn rest_options(addr: std::net::SocketAddr) -> packhorse::rest::Options {
         request_bytes_max: 1 << 20,
         connect_deadline: Duration::from_secs(5),
         answer_deadline: Duration::from_secs(20),
-        stall_deadline: Options::STALL_DEADLINE,
+        stall_deadline: packhorse::rest::Options::STALL_DEADLINE,
         source: packhorse::domain::SourceId(1),
     }
 }

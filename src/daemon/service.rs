@@ -111,7 +111,7 @@ fn line(desk: &Desk) -> String {
     };
     let trouble = if desk.helm.is_paused() {
         ", paused"
-    } else if desk.helm.trouble_since().is_some() {
+    } else if desk.helm.trouble().is_some() {
         ", the destination does not take them"
     } else {
         ""
