@@ -128,7 +128,7 @@ impl Pace {
             self.goodput.is_some_and(|goodput| PLAIN_ROWS as f64 * row_bytes / goodput >= self.aim.link.as_secs_f64() / 15.0);
         let rows_max = if is_long { self.rows_max } else { self.rows_max.min(PLAIN_ROWS) };
         let stored = ((self.aim.server.as_secs_f64() / self.row_time) as usize).max(SERVER_ROWS_MIN);
-        let fewer = self.too_many.map_or(usize::MAX, |rows| rows - 1);
+        let fewer = self.too_many.map_or(usize::MAX, |rows| rows * 3 / 4);
         fitting.min(rows_max).min(stored).min(fewer).max(1)
     }
 
