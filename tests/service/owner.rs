@@ -30,7 +30,7 @@ async fn what_root_does_leaves_every_file_to_the_owner_of_the_data_directory() {
     scene.proxy.cut().await;
     let gateway = scene.gateway();
     support::assert_exit(&gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
-    std::os::unix::fs::chown(scene.dir.path(), Some(NOBODY), None).unwrap();
+    chown(scene.dir.path(), Some(NOBODY), None).unwrap();
     chown(gateway.config().parent().unwrap(), Some(NOBODY), None).unwrap();
     for path in everything(&gateway.data_dir()) {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
