@@ -146,8 +146,8 @@ else
         daemon=
     }
 fi
-pending() { packhorse -qq queue status --json | sed -n 's/^      "pending": \([0-9]*\),$/\1/p'; }
-acked() { packhorse -qq queue status --json | sed -n 's/^          "acked": \([0-9]*\),$/\1/p' | awk '{ all += $1 } END { print all }'; }
+pending() { packhorse -qq queue status --json | grep -o '"pending":[0-9]*,"pending_bytes"' | grep -o '[0-9][0-9]*'; }
+acked() { packhorse -qq queue status --json | grep -o '"acked":[0-9]*' | awk -F : '{ all += $2 } END { print all }'; }
 until_it_is() {
     for _ in {1..600}; do
         [[ $("$1" 2>/dev/null) == "$2" ]] && return
