@@ -39,7 +39,7 @@ EOF
 # As the unit has it, with nobody who listens.
 $program -q --config "$scratch/packhorse.toml" run &
 daemon=$!
-until $program -qq --config "$scratch/packhorse.toml" queue status --json 2>/dev/null | grep -q '^      "pending": 0,'; do sleep 1; done
+until $program -qq --config "$scratch/packhorse.toml" queue status --json 2>/dev/null | grep -q '"pending":0,"pending_bytes"'; do sleep 1; done
 # What was captured last is settled, and the catalog is in step.
 sleep 30
 figures() {

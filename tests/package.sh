@@ -4,6 +4,7 @@
 #
 #   bash tests/package.sh              builds the package first
 #   bash tests/package.sh --no-build   of what was built before
+#   bash tests/package.sh OLD.deb NEW.deb
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,11 +45,20 @@ finish() {
 }
 trap finish EXIT
 
-say "building"
-deb=$(./deb "$@" | tail -n 1)
-newer=$(./deb --no-build --version 99.0.0-1 | tail -n 1)
-echo "$deb: $(stat -c %s "$deb") bytes; /usr/bin/packhorse: $(stat -c %s target/release/packhorse) bytes"
-ldd target/release/packhorse | sed 's/ (0x.*//'
+if [[ ${1-} == *.deb ]]; then
+    deb=$1 newer=$2
+else
+    say "building"
+    # The next one takes its place.
+    built=$(./deb "$@" | tail -n 1)
+    deb=$scratch/${built##*/}
+    cp "$built" "$deb"
+    newer=$(./deb --no-build --version 99.0.0-1 | tail -n 1)
+fi
+dpkg-deb -x "$deb" "$scratch/tree"
+program=$scratch/tree/usr/bin/packhorse
+echo "$deb: $(stat -c %s "$deb") bytes; /usr/bin/packhorse: $(stat -c %s "$program") bytes"
+ldd "$program" | sed 's/ (0x.*//'
 
 say "a database, and a server with tokens"
 coproc MARIADB { exec bash tests/support/mariadb.sh start "$scratch/mariadb" 2>"$scratch/mariadb.log"; }
@@ -57,7 +67,7 @@ IFS= read -r -t 120 url <&"${MARIADB[0]}" || fail "the private MariaDB did not s
 server=${url%/*}
 sql() { "$(command -v mariadb || command -v mysql)" --no-defaults -h 127.0.0.1 -P "${server##*:}" -u root -BN -e "$1"; }
 sql "CREATE DATABASE ch; CREATE USER packhorse@'%' IDENTIFIED BY 'secret-1'; GRANT SELECT ON ch.* TO packhorse@'%'"
-sample() { target/release/packhorse -q datagen --url "$server/ch" "$@" >/dev/null; }
+sample() { "$program" -q datagen --url "$server/ch" "$@" >/dev/null; }
 rows() { sql "SELECT (SELECT COUNT(*) FROM ch.Reading) + (SELECT COUNT(*) FROM ch.NodeState)"; }
 sample --create-tables --houses 2 --days 3 --until "$(date -u -d '2 days ago' +%FT%T)"
 echo "house-17 token-of-house-17-0000" >"$scratch/tokens"
@@ -65,7 +75,7 @@ chmod 600 "$scratch/tokens"
 port=$((20000 + RANDOM % 10000))
 printf '[receiver]\nlisten = "127.0.0.1:%s"\ndatabase = "sqlite://%s"\ntokens_file = "%s"\n' "$port" "$scratch/central.db" "$scratch/tokens" >"$scratch/receiver.toml"
 start_receiver() {
-    target/release/packhorse -q --config "$scratch/receiver.toml" receiver >"$scratch/receiver.out" &
+    "$program" -q --config "$scratch/receiver.toml" receiver >"$scratch/receiver.out" &
     receiver=$!
     for _ in {1..300}; do
         [[ -s $scratch/receiver.out ]] && return
@@ -85,8 +95,9 @@ dpkg -i "$deb"
 [[ $(stat -c '%a %U %G' /etc/packhorse/packhorse.toml) == "640 root packhorse" ]] || fail "mode of the configuration"
 [[ $(stat -c '%a %U %G' /etc/packhorse/secrets) == "2750 root packhorse" ]] || fail "mode of /etc/packhorse/secrets"
 [[ $(stat -c '%a %U %G' /var/lib/packhorse) == "750 packhorse packhorse" ]] || fail "mode of /var/lib/packhorse"
-dpkg -c "$deb" | grep -q 'man1/packhorse-queue-status.1.gz' || fail "a man page is missing"
-dpkg -c "$deb" | grep -q 'bash-completion/completions/packhorse$' || fail "completions are missing"
+dpkg -c "$deb" >"$scratch/files"
+grep -q 'man1/packhorse-queue-status.1.gz' "$scratch/files" || fail "a man page is missing"
+grep -q 'bash-completion/completions/packhorse$' "$scratch/files" || fail "completions are missing"
 verified=$(systemd-analyze verify --man=no packhorse.service 2>&1 | grep -i packhorse || true)
 [[ -z $verified ]] || fail "systemd-analyze verify: $verified"
 
@@ -135,8 +146,8 @@ else
         daemon=
     }
 fi
-pending() { packhorse -qq queue status --json | sed -n 's/^      "pending": \([0-9]*\),$/\1/p'; }
-acked() { packhorse -qq queue status --json | sed -n 's/^          "acked": \([0-9]*\),$/\1/p' | awk '{ all += $1 } END { print all }'; }
+pending() { packhorse -qq queue status --json | grep -o '"pending":[0-9]*,"pending_bytes"' | grep -o '[0-9][0-9]*'; }
+acked() { packhorse -qq queue status --json | grep -o '"acked":[0-9]*' | awk -F : '{ all += $2 } END { print all }'; }
 until_it_is() {
     for _ in {1..600}; do
         [[ $("$1" 2>/dev/null) == "$2" ]] && return
@@ -162,7 +173,8 @@ before=$(rows)
 sample --houses 2 --days 1 --until "$(date -u -d '1 day ago' +%FT%T)"
 (($(rows) > before)) || fail "no new rows"
 until_it_is pending "$(($(rows) - before))"
-page | grep -q 'waiting for the link since' || fail "the page does not say that it waits"
+page >"$scratch/page"
+grep -q 'waiting for the link since' "$scratch/page" || fail "the page does not say that it waits"
 packhorse queue status
 timeout 5 packhorse queue status --watch 1s >"$scratch/watch" || true
 (($(grep -c central "$scratch/watch") >= 2)) || fail "queue status --watch"
@@ -194,7 +206,7 @@ source_id=$(cat /var/lib/packhorse/source-id)
 sha=$(sha256sum /etc/packhorse/packhorse.toml)
 [[ -d /run/systemd/system ]] || stop
 dpkg -i "$newer"
-[[ $(dpkg-query -W -f '${Version}' packhorse) == 99.0.0-1 ]] || fail "it is not upgraded"
+[[ $(dpkg-query -W -f '${Version}' packhorse) == "$(dpkg-deb -f "$newer" Version)" ]] || fail "it is not upgraded"
 [[ $(sha256sum /etc/packhorse/packhorse.toml) == "$sha" ]] || fail "the upgrade has changed the configuration"
 [[ $(stat -c '%a %U %G' /etc/packhorse/packhorse.toml) == "640 root packhorse" ]] || fail "the upgrade has changed the configuration's mode"
 [[ $(cat /var/lib/packhorse/source-id) == "$source_id" ]] || fail "another source id"
