@@ -145,9 +145,9 @@ async fn a_server_that_is_restarted_or_killed_while_rows_are_captured_is_waited_
         trial.rows(2_000).await;
         sleep(Duration::from_millis(random.random_range(0..700))).await;
         if round % 2 == 0 {
-            server.stop()
+            server.stop();
         } else {
-            server.kill()
+            server.kill();
         }
         trial.wait_until_it_says("cannot reach the source database").await;
         server.start();

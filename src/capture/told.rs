@@ -22,7 +22,7 @@ pub(super) struct Told {
     /// The last pause, and when it was last seen.
     last_pause: Option<(&'static str, Instant)>,
     /// Whether the pause that lasts was told.
-    pause_was_told: bool,
+    said_pause: bool,
 }
 
 impl Told {
@@ -68,13 +68,13 @@ impl Told {
         if self.paused.replace(why) == Some(why) {
             return false;
         }
-        self.pause_was_told = !is_again;
-        self.pause_was_told
+        self.said_pause = !is_again;
+        self.said_pause
     }
 
     /// Whether it is to be told.
     fn notes_room(&mut self) -> bool {
-        self.paused.take().is_some() && self.pause_was_told
+        self.paused.take().is_some() && self.said_pause
     }
 }
 
