@@ -5,6 +5,7 @@
 #
 # and which call remove_policy when they end, however they end.
 # shellcheck shell=bash
+: "${me:?}" "${scratch:?}"
 made_policy=
 
 say() { printf '== %s\n' "$*"; }

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${1:-120}
 program=target/release/packhorse
 scratch=$(mktemp -d)
-daemon= receiver=
+daemon='' receiver=''
 finish() {
     kill $daemon $receiver 2>/dev/null || true
     exec {life}>&-
@@ -18,8 +18,9 @@ coproc MARIADB { exec bash tests/support/mariadb.sh start "$scratch/mariadb" 2>"
 life=${MARIADB[1]}
 trap finish EXIT
 IFS= read -r -t 120 url <&"${MARIADB[0]}"
-"$(command -v mariadb || command -v mysql)" --no-defaults -h 127.0.0.1 -P "$(sed 's/.*:\([0-9]*\).*/\1/' <<<"$url")" -u root -e "CREATE DATABASE ch"
-url=${url%/*}/ch
+server=${url%/*}
+"$(command -v mariadb || command -v mysql)" --no-defaults -h 127.0.0.1 -P "${server##*:}" -u root -e "CREATE DATABASE ch"
+url=$server/ch
 $program -q datagen --url "$url" --create-tables --houses 2 --days 2 >/dev/null
 $program -q receiver --listen 127.0.0.1:0 --database "sqlite://$scratch/central.db" >"$scratch/receiver.out" &
 receiver=$!
@@ -50,8 +51,9 @@ figures() {
 mapfile -t before < <(figures)
 sleep "$seconds"
 mapfile -t after < <(figures)
+threads=("/proc/$daemon/task"/*)
 ticks=$(getconf CLK_TCK)
 awk -v s="$seconds" -v t="$ticks" -v c=$((after[0] - before[0])) -v w=$((after[1] - before[1])) -v o=$((after[2] - before[2])) -v d=$((after[3] - before[3])) \
-    -v m="$(awk '/^VmRSS/ { print $2 }' "/proc/$daemon/status")" -v n="$(ls "/proc/$daemon/task" | wc -l)" 'BEGIN {
+    -v m="$(awk '/^VmRSS/ { print $2 }' "/proc/$daemon/status")" -v n="${#threads[@]}" 'BEGIN {
     printf "CPU %.2f ms a second (%.3f %% of a core); %.1f wake-ups a second; %.0f bytes written a minute, %.0f to the disk; %.1f MB resident; %d threads\n",
         c * 1000 / t / s, c * 100 / t / s, w / s, o * 60 / s, d * 60 / s, m / 1024, n }'

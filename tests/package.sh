@@ -29,7 +29,7 @@ found=$(leftovers)
 
 scratch=$(mktemp -d)
 chmod 755 "$scratch"
-daemon= receiver= mariadb= life=
+daemon='' receiver='' mariadb='' life=''
 finish() {
     local status=$?
     trap - EXIT
@@ -155,7 +155,6 @@ until_it_is() {
     done
     fail "$1 is $("$1"), not $2: $(tail "$scratch/packhorse.log" 2>/dev/null)"
 }
-waiting() { (($(pending) > 0)) && echo yes; }
 page() {
     exec 9<>/dev/tcp/127.0.0.1/9130
     printf 'GET / HTTP/1.0\r\n\r\n' >&9

@@ -10,7 +10,10 @@
 # whatever way, the server ends and DIR is removed. It reads no configuration file and touches no other server.
 set -u
 
-[ "${1:-}" = start ] && [ -n "${2:-}" ] || { echo "usage: $0 start DIR" >&2; exit 2; }
+if [ "${1:-}" != start ] || [ -z "${2:-}" ]; then
+    echo "usage: $0 start DIR" >&2
+    exit 2
+fi
 PATH=$PATH:/usr/sbin:/sbin
 for tool in mariadbd mariadb-install-db mariadb-admin; do
     command -v "$tool" >/dev/null || { echo "$0: $tool is missing; install the package mariadb-server" >&2; exit 3; }
