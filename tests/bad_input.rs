@@ -192,12 +192,24 @@ fn told(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
-/// The JSON of a command's examples in docs/cli.md.
-fn documented(command: &str, kind: &str) -> Vec<Value> {
+/// A command's examples in docs/cli.md.
+fn block(command: &str, kind: &str) -> &'static str {
     let section =
         include_str!("../docs/cli.md").split("\n## ").find(|section| section.starts_with(&format!("`packhorse {command}`")));
-    let block = section.unwrap().split(&format!("```{kind}\n")).nth(1).unwrap().split("```").next().unwrap();
-    serde_json::Deserializer::from_str(block).into_iter().map(Result::unwrap).collect()
+    section.unwrap().split(&format!("```{kind}\n")).nth(1).unwrap().split("```").next().unwrap()
+}
+
+/// The JSON of them.
+fn documented(command: &str, kind: &str) -> Vec<Value> {
+    serde_json::Deserializer::from_str(block(command, kind)).into_iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn the_documentation_has_json_as_it_is_printed_but_for_its_layout() {
+    for command in ["check", "queue status"] {
+        let printed = documented(command, "json").iter().map(|value| format!("{value:#}\n")).collect::<Vec<_>>();
+        assert_eq!(printed, [block(command, "json")]);
+    }
 }
 
 /// The paths of all keys in a JSON value; the elements of a list count as one.

@@ -10,6 +10,7 @@ use super::{READINGS, STATES, Scene, documented, keys, stdout, told};
 async fn json(scene: &Scene, args: &[&str], code: i32) -> Value {
     let output = scene.gateway.output(args).await;
     told(&output, code, &[]);
+    assert_eq!(stdout(&output).lines().count(), 1, "{}", stdout(&output));
     serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| panic!("{error} in {}", stdout(&output)))
 }
 
