@@ -102,9 +102,11 @@ verified=$(systemd-analyze verify --man=no packhorse.service 2>&1 | grep -i pack
 [[ -z $verified ]] || fail "systemd-analyze verify: $verified"
 
 say "check, before anything is filled in"
-packhorse check && fail "check finds nothing wrong without a destination"
+packhorse check | tee "$scratch/unfilled" || true
+grep -q 'there is no \[\[destination\]\]' "$scratch/unfilled" || fail "check does not tell that there is no destination"
 
 say "fill in, and check"
+# A day of sample data begins some minutes before its time: late rows, which an audit finds, by default within an hour.
 cat >>/etc/packhorse/packhorse.toml <<EOF
 [[destination]]
 name = "central"
@@ -113,7 +115,7 @@ token_file = "/etc/packhorse/secrets/token"
 backoff_max = "2s"
 linger = "1s"
 EOF
-sed -i "s|^url = \"mysql://packhorse@localhost/ch\"|url = \"mysql://packhorse@127.0.0.1:${server##*:}/ch\"|; s|^# password_file|password_file|" /etc/packhorse/packhorse.toml
+sed -i "s|^url = \"mysql://packhorse@localhost/ch\"|url = \"mysql://packhorse@127.0.0.1:${server##*:}/ch\"|; s|^# password_file|audit_interval = \"5s\"\npassword_file|" /etc/packhorse/packhorse.toml
 (umask 027 && echo secret-1 >/etc/packhorse/secrets/db-password)
 (umask 077 && echo token-of-house-17-0000 >/etc/packhorse/secrets/token)
 packhorse check || fail "check"
