@@ -19,8 +19,8 @@ for needed in adduser ca-certificates; do
     dpkg -s "$needed" >/dev/null 2>&1 || fail "install $needed first: a package that is installed for this would stay"
 done
 leftovers() {
-    # A program that was tried with the default socket has left an empty folder.
-    find /etc /lib/systemd /run /usr /var -xdev -name '*packhorse*' -not -path '/usr/local/*' -not \( -path /run/packhorse -empty \) 2>/dev/null || true
+    # A program that was tried with the default socket has left an empty folder, and whoever read a page of the manual its copy in the cache.
+    find /etc /lib/systemd /run /usr /var -xdev -name '*packhorse*' -not -path '/usr/local/*' -not -path '/var/cache/man/*' -not \( -path /run/packhorse -empty \) 2>/dev/null || true
     getent passwd packhorse || true
     getent group packhorse || true
 }
