@@ -91,12 +91,11 @@ impl Recipe {
 /// Whom we trust and how we show ourselves.
 fn tls(options: &Options) -> Result<ClientConfig, RestError> {
     let builder = ClientConfig::builder();
-    let builder = match authorities(options)? {
-        Some(roots) => builder.with_root_certificates(roots),
-        None => {
-            let of_system = builder.with_platform_verifier();
-            of_system.map_err(|error| RestError::Client { why: format!("the system's certificates are unusable: {error}") })?
-        }
+    let builder = if let Some(roots) = authorities(options)? {
+        builder.with_root_certificates(roots)
+    } else {
+        let of_system = builder.with_platform_verifier();
+        of_system.map_err(|error| RestError::Client { why: format!("the system's certificates are unusable: {error}") })?
     };
     let Some(pem) = &options.client_identity_pem else { return Ok(builder.with_no_client_auth()) };
     let unusable = |why: String| RestError::Certificate { what: "the client certificate or its key", why };

@@ -204,7 +204,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let mut client = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let (mut server, _) = listener.accept().await.unwrap();
-        client.write_all(&[7; 200_000]).await.unwrap();
+        client.write_all(&vec![7; 200_000]).await.unwrap();
         let held = held_by_kernel(port).expect("this kernel tells");
         assert!(held > 50_000 && held <= 200_000, "{held}");
         let mut read = vec![0; 200_000];
