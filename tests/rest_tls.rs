@@ -134,11 +134,11 @@ async fn a_new_connection_goes_on_with_the_session_of_an_earlier_one_also_after_
     // An error makes the sink leave its client for a new one.
     server.errors.store(1, Ordering::SeqCst);
     assert!(!ask().await && ask().await);
-    use HandshakeKind::{Full, Resumed};
-    assert_eq!(*server.handshakes.lock().unwrap(), [Full, Resumed, Resumed, Resumed]);
+    let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
+    assert_eq!(*server.handshakes.lock().unwrap(), [full, resumed, resumed, resumed]);
     // Another sink knows nothing of it.
     server.asked_by("localhost", Some(AUTHORITY), None).await.unwrap();
-    assert_eq!(server.handshakes.lock().unwrap().last(), Some(&Full));
+    assert_eq!(server.handshakes.lock().unwrap().last(), Some(&full));
 }
 
 #[tokio::test]
