@@ -222,6 +222,7 @@ fn capture_options() -> capture::Options {
         audit_interval: Duration::from_hours(1),
         start: capture::Start::Beginning,
         sent_before: false,
+        sending: capture::Sending::On,
         clock: || Micros(0),
     }
 }

@@ -79,8 +79,19 @@ pub struct Options {
     pub start: Start,
     /// What is in the source when a new outbox begins may have been sent by another program: it is captured as repeats.
     pub sent_before: bool,
+    /// Whether what waits can be sent meanwhile, and so make room.
+    pub sending: Sending,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
+}
+
+/// Whether what waits in an outbox is sent while capture goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sending {
+    /// It is, as far as the destination takes it.
+    On,
+    /// An operator has paused it: nothing makes room, and a capture with an end must not wait for that.
+    Paused,
 }
 
 /// How long to go on.
@@ -135,6 +146,7 @@ pub async fn run(
         until,
         audits: Audits::default(),
         waits_for_sending: false,
+        turn_first: 0,
         looked: None,
         told: Told::default(),
     };
@@ -151,7 +163,9 @@ pub async fn run(
                 retry.reset();
                 match polled {
                     Polled::Paused(_) | Polled::Unfinished => {}
-                    Polled::CaughtUp | Polled::Settling(_) | Polled::Sending => {
+                    // A table that cannot be read is told again later; meanwhile nothing is back.
+                    Polled::Settling(_) | Polled::Stuck => capture.told.goes_on(outbox),
+                    Polled::CaughtUp | Polled::Sending => {
                         capture.told.source_is_back(outbox);
                         capture.told.goes_on(outbox);
                     }
@@ -159,8 +173,12 @@ pub async fn run(
                 match (until, polled) {
                     (Until::CaughtUp, Polled::CaughtUp) => return Ok(CaptureReport { complete: true, ..capture.report }),
                     (Until::CaughtUp, Polled::Settling(wait)) => wait,
-                    // Sending cannot make room where nothing waits to be sent.
-                    (Until::CaughtUp, Polled::Paused(why)) if outbox.snapshot().pending() == 0 => {
+                    (Until::CaughtUp, Polled::Paused(why)) if capture.is_for_good() => {
+                        tracing::error!(outbox = %outbox.path().display(), why, "capture cannot go on");
+                        return Ok(capture.report);
+                    }
+                    (Until::CaughtUp, Polled::Sending) if capture.is_for_good() => {
+                        let why = "what waits is of another database, and sending is paused";
                         tracing::error!(outbox = %outbox.path().display(), why, "capture cannot go on");
                         return Ok(capture.report);
                     }
@@ -170,7 +188,7 @@ pub async fn run(
                     }
                     (_, Polled::Sending) => PAUSE,
                     (_, Polled::Unfinished) => Duration::ZERO,
-                    (Until::Stopped, Polled::CaughtUp | Polled::Settling(_)) => options.poll_interval,
+                    (_, Polled::Stuck) | (Until::Stopped, Polled::CaughtUp | Polled::Settling(_)) => options.poll_interval,
                 }
             }
             Err(CaptureError::Source(error)) => {
@@ -206,6 +224,8 @@ enum Polled {
     CaughtUp,
     /// Rows that were there when capture began may still lie within the settle horizon, for about this long.
     Settling(Duration),
+    /// A table cannot be read, which was told; the others were.
+    Stuck,
     /// There is no room for more, for this reason.
     Paused(&'static str),
     /// It took long, or the source is another one now: the next poll goes on, and looks at everything first.
@@ -229,6 +249,8 @@ struct Capture<'a> {
     audits: Audits,
     /// Whether it was told that a new generation waits.
     waits_for_sending: bool,
+    /// Which stream has the first turn of a poll.
+    turn_first: usize,
     /// When the source was last found to be what it was; `None` when it has been connected to again since.
     looked: Option<Instant>,
     told: Told,
@@ -260,6 +282,9 @@ impl Capture<'_> {
             };
             streams.push((stream, up_to));
         }
+        // Else the first one would take whatever room there is, again and again.
+        let turn_first = self.turn_first % streams.len().max(1);
+        streams.rotate_left(turn_first);
         let mut stuck = None;
         while !streams.is_empty() {
             let mut unfinished = Vec::new();
@@ -267,7 +292,10 @@ impl Capture<'_> {
                 match self.turn(&stream, up_to).await {
                     Ok(Turn::Done) => {}
                     Ok(Turn::More) => unfinished.push((stream, up_to)),
-                    Ok(Turn::Full(why)) => return Ok(Polled::Paused(why)),
+                    Ok(Turn::Full(why)) => {
+                        self.turn_first += 1;
+                        return Ok(Polled::Paused(why));
+                    }
                     Ok(Turn::Changed) => return Ok(Polled::Unfinished),
                     // What a table holds is that table's own trouble: the others go on.
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
@@ -320,9 +348,15 @@ impl Capture<'_> {
         match (self.started, stuck) {
             // A stream that is stuck is told when the others have been given their time to settle.
             (Some(started), _) if horizon <= started => Ok(Polled::Settling(started.since(horizon) + Duration::from_millis(20))),
+            (_, Some(_)) if self.until == Until::Stopped => Ok(Polled::Stuck),
             (_, Some(error)) => Err(error.into()),
             (_, None) => Ok(Polled::CaughtUp),
         }
+    }
+
+    /// Whether nothing is going to make room: sending cannot where nothing waits to be sent, nor where it is paused.
+    fn is_for_good(&self) -> bool {
+        self.until == Until::CaughtUp && (self.outbox.snapshot().pending() == 0 || self.options.sending == Sending::Paused)
     }
 
     /// Once, when the source is first reached: where a new outbox begins, and what no page can hold.

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capture::{self, CaptureError, CaptureReport, Until},
+    capture::{self, CaptureError, CaptureReport, Sending, Until},
     config::{self, Config},
     domain::{Epoch, Micros, Retry},
     edge::scaled,
@@ -310,6 +310,7 @@ impl Fleet<'_> {
         }
         tracing::error!(destination = name, error, "this destination cannot be set up: it waits for a reload, the others go on");
         desk.set(Slot::Closed(format!("it cannot be set up: {error}")));
+        desk.pulse.rest("waiting for a reload");
         self.board.put(desk);
         self.refused.insert(name, Arc::new(cause));
     }
@@ -430,6 +431,7 @@ impl Pipeline {
                     config::Start::At(time) => capture::Start::At(time),
                 },
                 sent_before: destination.sent_before,
+                sending: if desk.helm.is_paused() { Sending::Paused } else { Sending::On },
                 clock,
             },
             sender: sender::Options {
@@ -569,7 +571,9 @@ pub fn desk(
         Limits { outbox_bytes_max: destination.outbox_max_bytes, disk_reserve_bytes: source.disk_reserve_bytes, drained, clock };
     let options = mysql_options(source);
     let connect = Box::new(move || MysqlSource::new(options.clone()).map(|source| Box::new(source) as Box<dyn Source>));
-    Desk::new(&destination.name, folder, limits, connect, helm)
+    let desk = Desk::new(&destination.name, folder, limits, connect, helm);
+    desk.pulse.enter("beginning", service::limit(service::BEGINNING_MAX));
+    desk
 }
 
 /// How the source is reached.

@@ -33,6 +33,11 @@ impl Pulse {
         *self.phase() = Phase { doing, within, last: Instant::now() };
     }
 
+    /// It does nothing from now on, for as long as that takes: nothing of it is overdue.
+    pub fn rest(&self, doing: &'static str) {
+        self.enter(doing, Duration::MAX);
+    }
+
     /// A step of it is done, or the next one begins.
     pub fn beat(&self) {
         self.phase().last = Instant::now();
@@ -67,5 +72,8 @@ mod tests {
         pulse.enter("capturing", Duration::from_mins(1));
         tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(pulse.stuck(), None);
+        pulse.rest("waiting for a reload");
+        tokio::time::advance(Duration::from_hours(1_000)).await;
+        assert_eq!(pulse.stuck(), None, "it has nothing to do");
     }
 }

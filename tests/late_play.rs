@@ -165,8 +165,7 @@ impl Play {
                     self.made += 1;
                     let made = self.made;
                     self.run(&[format!(
-                        "INSERT IGNORE INTO NodeState (id, time, nodeId, parent, `localtime`, seq_num, rssi) VALUES ({} - {down}, UTC_TIMESTAMP(), 1, 1, {made}, {made}, -60)",
-                        top
+                        "INSERT IGNORE INTO NodeState (id, time, nodeId, parent, `localtime`, seq_num, rssi) VALUES ({top} - {down}, UTC_TIMESTAMP(), 1, 1, {made}, {made}, -60)"
                     )])
                     .await;
                 }
@@ -274,6 +273,10 @@ impl Play {
         }
         self.program.kill();
         let last = self.gateway.output(&["run", "--once", "--deadline", "280s"]).await;
+        if last.status.code() != Some(0) {
+            let parked = self.gateway.output(&["queue", "parked", "list"]).await;
+            println!("{}", String::from_utf8_lossy(&parked.stdout));
+        }
         assert_exit(&last, 0);
         println!("{}", String::from_utf8_lossy(&last.stderr));
         let comparison = self.scene.compare().await;

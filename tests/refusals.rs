@@ -91,14 +91,14 @@ async fn refused_rows_that_the_source_has_pruned_meanwhile_are_kept() {
             refuse(&mut scene, table, "NEW.nodeId = 2 AND NEW.time < '2024-01-02'").await;
         }
         let gateway = scene.gateway().with_env("PACKHORSE_TEST_WALK_OFTEN", "1");
-        assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 1);
+        assert_exit(&gateway.output(&["run", "--once", "--deadline", "280s"]).await, 1);
         let before = parked(&gateway).await;
         let refused = scene.source.number("SELECT COUNT(*) FROM Reading WHERE nodeId = 2 AND time < '2024-01-02'").await;
         assert_eq!([Stream::Reading, Stream::NodeState].map(|stream| count(&before, stream)), [refused, refused]);
         // Pruned, with an hour that only loses some of them; then everything is emptied.
         for prune in ["time < '2024-01-01 20:30:00'", "time < '2024-01-02 12:00:00'", "TRUE"] {
             scene.source.run(&format!("DELETE FROM Reading WHERE {prune}; DELETE FROM NodeState WHERE {prune}")).await;
-            assert_exit(&gateway.output(&["run", "--once", "--deadline", "120s"]).await, 1);
+            assert_exit(&gateway.output(&["run", "--once", "--deadline", "280s"]).await, 1);
             let still: Vec<_> = parked(&gateway).await;
             assert_eq!(still, before, "{prune}");
         }

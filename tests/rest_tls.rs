@@ -127,7 +127,6 @@ async fn a_server_of_the_configured_authority_is_trusted_and_no_other() {
 
 #[tokio::test]
 async fn a_new_connection_goes_on_with_the_session_of_an_earlier_one_also_after_trouble() {
-    use HandshakeKind::{Full, Resumed};
     let server = Server::start(false);
     let sink = server.sink("localhost", Some(AUTHORITY), None);
     let ask = async || sink.find(&Ask::All(EntityKind::Room)).await.is_ok();
@@ -135,10 +134,11 @@ async fn a_new_connection_goes_on_with_the_session_of_an_earlier_one_also_after_
     // An error makes the sink leave its client for a new one.
     server.errors.store(1, Ordering::SeqCst);
     assert!(!ask().await && ask().await);
-    assert_eq!(*server.handshakes.lock().unwrap(), [Full, Resumed, Resumed, Resumed]);
+    let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
+    assert_eq!(*server.handshakes.lock().unwrap(), [full, resumed, resumed, resumed]);
     // Another sink knows nothing of it.
     server.asked_by("localhost", Some(AUTHORITY), None).await.unwrap();
-    assert_eq!(server.handshakes.lock().unwrap().last(), Some(&Full));
+    assert_eq!(server.handshakes.lock().unwrap().last(), Some(&full));
 }
 
 #[tokio::test]

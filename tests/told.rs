@@ -164,7 +164,7 @@ impl Many {
         Self { dir, source, centrals, gateway }
     }
 
-    async fn stop_centrals(&mut self) {
+    fn stop_centrals(&mut self) {
         self.centrals.iter_mut().for_each(Central::kill);
     }
 
@@ -179,7 +179,7 @@ impl Many {
         let (data_dir, image) = (self.gateway.data_dir(), self.dir.path().join("image"));
         rows(&self.source, 1, 0..300).await;
         once(&self.gateway).await;
-        self.stop_centrals().await;
+        self.stop_centrals();
         rows(&self.source, 1, 300..500).await;
         assert_exit(&self.gateway.output(&["run", "--once", "--deadline", "8s"]).await, 1);
         copy(&data_dir, &image);
@@ -295,8 +295,8 @@ async fn rows_that_the_receiver_refuses_are_parked_alone_and_arrive_when_they_ar
     rows(&scene.source, 1, 0..10).await;
     once(&gateway).await;
     // A node that the centre loses as soon as it has it.
-    let lose = "CREATE TRIGGER lose AFTER INSERT ON Node WHEN NEW.id = 100 BEGIN DELETE FROM Node WHERE id = 100; END; DELETE FROM Sensor WHERE nodeId = 100; DELETE FROM Node WHERE id = 100";
-    scene.central_sql(lose).await;
+    let trigger = "CREATE TRIGGER lose AFTER INSERT ON Node WHEN NEW.id = 100 BEGIN DELETE FROM Node WHERE id = 100; END; DELETE FROM Sensor WHERE nodeId = 100; DELETE FROM Node WHERE id = 100";
+    scene.central_sql(trigger).await;
     rows(&scene.source, 1, 10..1_010).await;
     rows(&scene.source, 100, 10..1_010).await;
     let before = scene.proxy.requests_of("/rest/bulk/");
@@ -309,8 +309,8 @@ async fn rows_that_the_receiver_refuses_are_parked_alone_and_arrive_when_they_ar
     let comparison = scene.compare().await;
     let lost = (comparison.readings.lost, comparison.node_states.lost);
     assert_eq!((lost, comparison.readings.arrived, comparison.node_states.arrived), ((2_000, 1_000), 2_020, 1_010));
-    let list = gateway.output(&["queue", "parked", "list", "--json"]).await;
-    let groups: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let parked = gateway.output(&["queue", "parked", "list", "--json"]).await;
+    let groups: serde_json::Value = serde_json::from_slice(&parked.stdout).unwrap();
     let groups: Vec<_> =
         groups["groups"].as_array().unwrap().iter().map(|group| (group["rows"].as_i64(), group.to_string())).collect();
     assert_eq!(groups.iter().map(|(rows, _)| rows.unwrap()).sum::<i64>(), 3_000, "{groups:?}");

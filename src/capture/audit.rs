@@ -616,11 +616,13 @@ impl Capture<'_> {
     async fn room(&mut self, stream: &SourceStream) -> Result<Option<Halt>, CaptureError> {
         let options = self.options;
         while let Some(why) = self.outbox.why_full(options.outbox_bytes_max, options.disk_reserve_bytes).await? {
-            if self.until == Until::CaughtUp && self.outbox.snapshot().pending() == 0 {
+            if self.is_for_good() {
                 return Ok(Some(Halt::Full(why)));
             }
             self.told.pauses(self.outbox, why);
             sleep(PAUSE).await;
+            // It may last for days: the connection is kept, and whoever watches sees a step.
+            self.source.now().await?;
         }
         let is_same = self.is_last_row_there(stream).await? && !self.has_changed().await?;
         Ok((!is_same).then_some(Halt::Changed))

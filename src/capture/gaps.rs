@@ -81,10 +81,12 @@ impl Gaps {
     }
 
     /// Takes the answer to a question that was asked at `asked`: how many of the ids are there now. Whether there are others than were known; then
-    /// they must be looked for.
+    /// they must be looked for, each range with a question of its own, and none is dropped before that.
     pub(super) fn answer(&mut self, there: u64, asked: Instant) -> bool {
         let known: u64 = self.ranges.iter().map(|range| range.known).sum();
-        self.ranges.retain(|range| range.expires > asked);
+        if there == known {
+            self.ranges.retain(|range| range.expires > asked);
+        }
         there != known
     }
 
@@ -120,6 +122,8 @@ mod tests {
         assert!(!gaps.answer(0, now));
         assert_eq!(gaps.ranges().len(), 2);
         assert!(gaps.answer(1, now + AGE * 2), "the last question counts too");
+        assert!(gaps.learn((1, 2), 1), "and which of them it was is asked for");
+        assert!(!gaps.answer(1, now + AGE * 2));
         assert_eq!(gaps.ranges().len(), 0);
     }
 

@@ -256,6 +256,7 @@ fn options() -> Options {
         audit_interval: Duration::from_hours(1),
         start: Start::Beginning,
         sent_before: false,
+        sending: Sending::On,
         clock: || Micros(NOW * 1_000_000),
     }
 }
@@ -503,4 +504,47 @@ async fn a_state_that_is_committed_a_little_after_higher_ids_is_not_passed() {
     source.late_state = Some((13, Duration::from_millis(1_500)));
     catch_up(&mut source, &outbox, &options()).await.unwrap();
     assert_eq!(outbox.snapshot().stream(Stream::NodeState).pending(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_sending_is_paused_a_capture_with_an_end_ends_when_the_outbox_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(many());
+    let options = Options { outbox_bytes_max: 1, sending: Sending::Paused, ..options() };
+    let ended = tokio::time::timeout(Duration::from_hours(1), catch_up(&mut source, &outbox, &options)).await;
+    assert!(!ended.expect("it waits for nobody").unwrap().complete);
+    assert!(outbox.snapshot().pending() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_outbox_is_full_again_and_again_the_streams_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(many());
+    source.states = (1..=50).collect();
+    let options = Options { outbox_bytes_max: 1, ..options() };
+    let drain = async {
+        // Readings that were sent before each node state.
+        let (mut readings, mut before_state) = (0, None);
+        while before_state.is_none() && readings < many().len() {
+            for stream in Stream::ALL {
+                let cursor = outbox.snapshot().stream(stream).cursor;
+                let Some(batch) = outbox.lease(stream, cursor, usize::MAX).await.unwrap() else { continue };
+                match stream {
+                    Stream::Reading => readings += batch.rows.len(),
+                    Stream::NodeState => before_state = Some(readings),
+                }
+                outbox.settle(batch, Vec::new(), None, Micros(0)).await.unwrap();
+            }
+            sleep(Duration::from_millis(300)).await;
+        }
+        before_state
+    };
+    let stop = CancellationToken::new();
+    let before_state = tokio::select! {
+        before = drain => before,
+        ended = run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop) => panic!("{:?}", ended.map(|_| ())),
+    };
+    assert!(before_state.is_some_and(|readings| readings <= 7 * 10), "{before_state:?}");
 }

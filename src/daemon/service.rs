@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::status::board::{Board, Desk};
 
+/// How long a pipeline may take until it gets to opening its outbox.
+pub(super) const BEGINNING_MAX: Duration = Duration::from_hours(1);
 /// How long an outbox may take to open. A damaged one is read through and set aside meanwhile.
 pub(super) const OPENING_MAX: Duration = Duration::from_mins(30);
 /// How long one step of capture may take besides its pauses: a question to the source ends after half a minute, so the rest is a disk that

@@ -127,6 +127,10 @@ impl Sender<'_> {
 
     async fn find_out(&mut self, batch: &Batch, prepared: &mut Prepared) -> Result<Asked, Outcome> {
         let stream = batch.rows.stream();
+        if batch.freshness == Freshness::Repeat {
+            // A slot that keeps changing is captured again and again, and its rows may lie here side by side.
+            prepared.leave(&collide::twins(&batch.rows, &prepared.sent));
+        }
         let (front, ready) = (self.front(stream).doubt.clone(), self.front(stream).ready);
         let is_free = front.is_none() && batch.freshness == Freshness::Repeat && self.is_repeat_free(batch, prepared).await?;
         let mut met = Vec::new();

@@ -29,6 +29,20 @@ pub fn doubles(rows: &Rows, sent: &[usize], there: &[usize]) -> Vec<usize> {
     sent.iter().copied().filter(|row| coarse_key(rows, *row).is_some_and(|key| !seen.insert(key))).collect()
 }
 
+/// Those of `sent`, ascending, that are the very row that an earlier one of `sent` is (I6): captured twice, and none too many to anybody.
+pub fn twins(rows: &Rows, sent: &[usize]) -> Vec<usize> {
+    let spec = rows.stream().spec();
+    let mut seen = HashSet::with_capacity(sent.len());
+    let identity = |row: usize| {
+        let (time, (node, _)) = (rows.time(row)?, rows.bucket(row)?);
+        let id = spec.row_id.and_then(|place| rows.int(place, row));
+        // Where there is an id, seq_num tells nothing apart.
+        let third = if id.is_none() { rows.int(spec.key[2], row) } else { None };
+        Some((id, time, node, third))
+    };
+    sent.iter().copied().filter(|row| identity(*row).is_some_and(|identity| !seen.insert(identity))).collect()
+}
+
 /// What was delivered last, in this life of the program.
 #[derive(Debug, Default)]
 pub struct Frontier {
@@ -126,6 +140,25 @@ mod tests {
         assert_eq!(doubles(&rows, &[1, 2], &[0]), [1], "what is there already is");
         let rows = states(&[(5_000 * MS, None), (5_000 * MS, Some(0)), (5_000 * MS, Some(1)), (5_000 * MS, None)]);
         assert_eq!(doubles(&rows, &all(&rows), &[]), [1, 3]);
+    }
+
+    #[test]
+    fn what_was_captured_twice_is_a_twin_and_what_shares_a_second_is_none() {
+        let rows =
+            readings(&[(5_000 * MS, 1, 0), (5_250 * MS, 1, 0), (5_000 * MS, 1, 0), (5_000 * MS, 1, 1), (5_250 * MS, 1, 0)]);
+        assert_eq!(twins(&rows, &all(&rows)), [2, 4]);
+        assert_eq!(twins(&rows, &[2, 3, 4]), [0; 0], "of what is sent");
+        let rows = states(&[(5_000 * MS, None), (5_000 * MS, Some(0)), (5_000 * MS, None)]);
+        assert_eq!(twins(&rows, &all(&rows)), [2]);
+        // With an id of its own each is another one, whatever its seq_num.
+        let ids = Column::Int(vec![Some(1), Some(2), Some(1)]);
+        let mut columns: Vec<Column> = (0..rows.stream().spec().columns.len()).map(|_| Column::Int(vec![None; 3])).collect();
+        columns[0] = ids;
+        columns[1] = Column::Int(vec![Some(5_000 * MS); 3]);
+        columns[2] = Column::Int(vec![Some(1); 3]);
+        columns[5] = Column::Int(vec![Some(7), Some(7), Some(8)]);
+        let rows = Rows::new(Stream::NodeState, columns);
+        assert_eq!(twins(&rows, &all(&rows)), [2]);
     }
 
     #[test]

@@ -120,3 +120,22 @@ async fn an_idle_daemon_stays_alive() {
     manager.hears("WATCHDOG=1", 60).await;
     assert!(daemon.terminate().await.0.success());
 }
+
+/// One that cannot be set up has no loop that could be stuck: the others are not ended because of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_cannot_be_set_up_does_not_look_stuck() {
+    let scene = Scene::without_rows(Schema::classic(), "packhorse").await;
+    let (manager, gateway) = under(&scene);
+    let gateway = gateway.with_env("PACKHORSE_TEST_STEP_MAX_MS", "3000").and_destination("other", scene.proxy.addr());
+    let ca = scene.dir.path().join("ca.pem");
+    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let config = std::fs::read_to_string(gateway.config()).unwrap();
+    std::fs::write(gateway.config(), format!("{}\nca_file = \"{}\"\n", config.trim_end(), ca.display())).unwrap();
+    let mut daemon = gateway.spawn(&["run"]);
+    manager.hears("STATUS=central: 0 rows wait; other: its outbox is not open", 1).await;
+    sleep(Duration::from_secs(5)).await;
+    let before = manager.count("WATCHDOG=1");
+    manager.hears("WATCHDOG=1", before + 5).await;
+    assert_eq!(manager.count("STATUS=stuck"), 0, "{:?}", manager.heard());
+    daemon.terminate().await;
+}

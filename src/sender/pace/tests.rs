@@ -123,12 +123,12 @@ fn trickles_tell_nothing_of_how_slow_a_link_is() {
 
 #[test]
 fn a_size_that_was_too_large_is_remembered_and_tried_ever_more_rarely() {
-    for place in [LAN, GPRS] {
-        let strict = Place { limit: 50_000, ..place };
+    for link in [LAN, GPRS] {
+        let limited = Place { limit: 50_000, ..link };
         let mut pace = pace();
-        let refused = strict.drain(&mut pace, 10_000);
+        let refused = limited.drain(&mut pace, 10_000);
         assert!(refused < 40, "{refused} of 10,000");
-        let body = strict.body(pace.rows(READING));
+        let body = limited.body(pace.rows(READING));
         assert!((35_000..=50_000).contains(&body), "{body}");
     }
 }
@@ -146,10 +146,13 @@ fn a_limit_that_is_gone_is_forgotten() {
 fn what_fits_is_said_of_each_stream() {
     let mut pace = pace();
     GPRS.drain(&mut pace, 20);
-    let readings = pace.rows(READING);
+    let of_readings = pace.rows(READING);
     pace.sent(Stream::NodeState, 1_000, 32_000);
-    let states = pace.rows(Stream::NodeState);
-    assert!((states as f64 * 32.0 / (readings as f64 * GPRS.row_bytes) - 1.0).abs() < 0.05, "{states} and {readings}");
+    let of_states = pace.rows(Stream::NodeState);
+    assert!(
+        (of_states as f64 * 32.0 / (of_readings as f64 * GPRS.row_bytes) - 1.0).abs() < 0.05,
+        "{of_states} and {of_readings}"
+    );
 }
 
 #[test]

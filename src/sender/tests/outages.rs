@@ -96,6 +96,11 @@ impl Sink for Away {
         self.there.push_status(status).await
     }
 
+    async fn push_summary(&self, status: &PushStatus, summary: &Summary) -> Result<(), Outcome> {
+        self.reached().await?;
+        self.there.push_summary(status, summary).await
+    }
+
     fn is_packhorse(&self) -> bool {
         self.there.is_packhorse()
     }
