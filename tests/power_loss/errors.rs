@@ -124,6 +124,42 @@ fn a_disk_that_became_read_only_is_told_and_survived() {
     on_every_disk_with(Fault::ReadOnly);
 }
 
+/// The copy is given up, and the outbox goes on with the store that it has.
+async fn survives_a_refused_compaction(fault: Fault, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
+    let mut trial = Trial::new(seed, tally);
+    let life = trial.machine.boot();
+    let data = trial.own(&life.path().join("data")).await?.expect("power");
+    let outbox = trial.opened(&data).await?;
+    trial.change(&outbox, 20).await?;
+    trial.machine.set_fault(Some(fault));
+    let refused = outbox.compact().await;
+    assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
+    trial.machine.set_fault(None);
+    trial.change(&outbox, 5).await?;
+    drop_quietly(outbox).await?;
+    drop(data);
+    trial.machine.cut_power();
+    drop(life);
+    trial.machine.lose_power(Survives::Nothing, 0);
+    trial.check().await
+}
+
+#[test]
+fn a_compaction_that_the_disk_refuses_leaves_the_outbox_at_work() {
+    if !is_available() {
+        return;
+    }
+    let (seed, mut tally) = (seed(), Tally::default());
+    let rounds = if crate::is_long() { 10 } else { 2 };
+    for fault in [Fault::FsyncFails, Fault::WriteFails, Fault::Full, Fault::ReadOnly] {
+        for round in 0..rounds {
+            let done = block_on(survives_a_refused_compaction(fault, seed.wrapping_add(round), &mut tally));
+            done.unwrap_or_else(|failure| panic!("{failure} ({fault:?})"));
+        }
+    }
+    println!("compaction refused: {tally}");
+}
+
 #[test]
 fn a_data_dir_on_a_read_only_disk_is_told() {
     if !is_available() {
