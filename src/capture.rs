@@ -151,7 +151,9 @@ pub async fn run(
                 retry.reset();
                 match polled {
                     Polled::Paused(_) | Polled::Unfinished => {}
-                    Polled::CaughtUp | Polled::Settling(_) | Polled::Sending => {
+                    // A table that cannot be read is told again later; meanwhile nothing is back.
+                    Polled::Settling(_) => capture.told.goes_on(outbox),
+                    Polled::CaughtUp | Polled::Sending => {
                         capture.told.source_is_back(outbox);
                         capture.told.goes_on(outbox);
                     }

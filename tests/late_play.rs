@@ -165,8 +165,7 @@ impl Play {
                     self.made += 1;
                     let made = self.made;
                     self.run(&[format!(
-                        "INSERT IGNORE INTO NodeState (id, time, nodeId, parent, `localtime`, seq_num, rssi) VALUES ({} - {down}, UTC_TIMESTAMP(), 1, 1, {made}, {made}, -60)",
-                        top
+                        "INSERT IGNORE INTO NodeState (id, time, nodeId, parent, `localtime`, seq_num, rssi) VALUES ({top} - {down}, UTC_TIMESTAMP(), 1, 1, {made}, {made}, -60)"
                     )])
                     .await;
                 }

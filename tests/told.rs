@@ -309,8 +309,8 @@ async fn rows_that_the_receiver_refuses_are_parked_alone_and_arrive_when_they_ar
     let comparison = scene.compare().await;
     let lost = (comparison.readings.lost, comparison.node_states.lost);
     assert_eq!((lost, comparison.readings.arrived, comparison.node_states.arrived), ((2_000, 1_000), 2_020, 1_010));
-    let list = gateway.output(&["queue", "parked", "list", "--json"]).await;
-    let groups: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let parked = gateway.output(&["queue", "parked", "list", "--json"]).await;
+    let groups: serde_json::Value = serde_json::from_slice(&parked.stdout).unwrap();
     let groups: Vec<_> =
         groups["groups"].as_array().unwrap().iter().map(|group| (group["rows"].as_i64(), group.to_string())).collect();
     assert_eq!(groups.iter().map(|(rows, _)| rows.unwrap()).sum::<i64>(), 3_000, "{groups:?}");
