@@ -31,6 +31,8 @@ pub const ALL: &[&str] = &[
     "map:committed",
     "return:encoded",
     "return:committed",
+    "take:encoded",
+    "take:committed",
     "aside:renamed",
     "compact:filled",
     "compact:renamed",

@@ -114,6 +114,23 @@ impl Scene {
         }
     }
 
+    /// Waits until all rows of the source are captured, of which so many readings cannot have left yet.
+    async fn captures(&mut self, readings: u64) {
+        let began = Instant::now();
+        loop {
+            self.assert_runs();
+            let output = self.gateway.output(&["queue", "status", "--json"]).await;
+            let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let streams = &status["destinations"][0]["streams"];
+            let in_step = (0..2).all(|stream| streams[stream]["behind_source"].as_u64() == Some(0));
+            if in_step && streams[0]["pending"].as_u64().is_some_and(|pending| pending >= readings) {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_mins(3), "{readings} readings are not captured: {status}\n{}", self.said());
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Everything arrives by itself; afterwards nothing is left, lost or doubled, and no epoch was begun anew.
     async fn ends_well(mut self) -> String {
         self.arrive(self.readings).await;
@@ -181,10 +198,15 @@ async fn from_outside(kind: Kind) {
     let cycles = cycles();
     for cycle in 0..cycles {
         scene.proxy.cut().await;
-        scene.add(random.random_range(5_000..30_000)).await;
+        let added = random.random_range(5_000..30_000);
+        scene.add(added).await;
         // Every other time when all of it has been captured.
         let captured = cycle % 2 == 0;
-        sleep(Duration::from_millis(if captured { 4_000 } else { random.random_range(0..2_500) })).await;
+        if captured {
+            scene.captures(added).await;
+        } else {
+            sleep(Duration::from_millis(random.random_range(0..2_500))).await;
+        }
         let filler = scene.disk.fill(0);
         assert_eq!(scene.disk.free_bytes() >> 12, 0, "it is full");
         let restarted = random.random_bool(0.5);

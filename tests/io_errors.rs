@@ -62,7 +62,7 @@ async fn survives(faults: [Fault; 2]) {
     let arrives = async || {
         let began = Instant::now();
         while !compare(&source, central.database()).await.is_equal() {
-            assert!(began.elapsed() < Duration::from_mins(1), "not everything arrives:\n{}", said());
+            assert!(began.elapsed() < Duration::from_mins(4), "not everything arrives:\n{}", said());
             sleep(Duration::from_millis(200)).await;
         }
     };
@@ -78,7 +78,7 @@ async fn survives(faults: [Fault; 2]) {
         proxy.restore().await;
         let began = Instant::now();
         while said().matches("the outbox failed: it is opened again until it works").count() < round as usize {
-            assert!(began.elapsed() < Duration::from_secs(30), "{fault:?} is not told:\n{}", said());
+            assert!(began.elapsed() < Duration::from_mins(2), "{fault:?} is not told:\n{}", said());
             sleep(Duration::from_millis(100)).await;
         }
         sleep(Duration::from_secs(3)).await;
@@ -96,7 +96,7 @@ async fn survives(faults: [Fault; 2]) {
     machine.lose_power(Survives::Nothing, 0);
     let life = machine.boot();
     let gateway = Gateway::new(&life.path().join("gateway"), source.url(), proxy.addr());
-    assert_exit(&gateway.output(&["run", "--once", "--deadline", "60s"]).await, 0);
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "240s"]).await, 0);
     compare(&source, central.database()).await.assert_equal();
 }
 

@@ -122,3 +122,41 @@ async fn an_outbox_of_which_nothing_is_left_is_told_and_nothing_is_lost_or_doubl
 async fn an_outbox_of_which_nothing_is_left_is_told_and_nothing_is_lost_or_doubled_at_a_legacy_server() {
     without_store_and_sidecar("legacy").await;
 }
+
+/// An outbox that began 10 days ago, with older rows in the source that nobody wants.
+async fn begun_later() -> (Scene, Gateway) {
+    let scene = Scene::without_rows(Schema::classic(), "packhorse").await;
+    let gateway = scene.gateway();
+    let config = std::fs::read_to_string(gateway.config()).unwrap();
+    let start = (chrono::Utc::now() - chrono::TimeDelta::days(10)).format("%Y-%m-%dT%H:%M:%S");
+    std::fs::write(gateway.config(), config.replace("linger = ", &format!("start = \"{start}\"\nlinger = "))).unwrap();
+    insert(&scene, 30, 0, 200).await;
+    insert(&scene, 1, 0, 150).await;
+    assert_exit(&once(&gateway).await, 0);
+    assert_eq!(arrived(&scene, 0).await, (150, 150), "those from `start` on");
+    (scene, gateway)
+}
+
+/// Nobody knows any more what waited, so that rows from before `start` go as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_store_and_sidecar_start_is_not_obeyed() {
+    let (scene, gateway) = begun_later().await;
+    std::fs::remove_dir_all(store(&gateway)).unwrap();
+    for name in ["CURRENT", "sidecar"] {
+        std::fs::remove_file(gateway.data_dir().join("central").join(name)).unwrap();
+    }
+    assert_exit(&once(&gateway).await, 0);
+    assert_eq!(arrived(&scene, 0).await, (350, 350));
+    scene.compare().await.assert_equal();
+}
+
+/// What an operator does who does not want that.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_whole_folder_start_is_obeyed_again() {
+    let (scene, gateway) = begun_later().await;
+    std::fs::remove_dir_all(gateway.data_dir().join("central")).unwrap();
+    let begun = once(&gateway).await;
+    assert_exit(&begun, 0);
+    assert!(!said(&begun).contains("ERROR"), "{}", said(&begun));
+    assert_eq!(arrived(&scene, 0).await, (150, 150), "no more, and none twice");
+}

@@ -1,7 +1,7 @@
 //! Power losses that aim at a state of the outbox, so that none of them is left to chance.
 
 use packhorse::{
-    domain::{LocalRef, Micros, Stream},
+    domain::{LocalRef, Micros, RemoteId, Stream},
     outbox::{Reason, verbs::Fate},
 };
 use rand::{Rng, rngs::StdRng};
@@ -63,6 +63,9 @@ pub fn towards(phase: Phase, state: &State, chance: &mut StdRng) -> Change {
             Change::Settle { stream, count: 2, aside, next: None, at }
         }
         Phase::Compaction => Change::Compact,
+        Phase::Other if chance.random_bool(0.5) => {
+            Change::Map(vec![(node(chance.random_range(0..4)), Some(RemoteId(chance.random_range(0..100))))])
+        }
         Phase::Other => Change::NoteTrouble { at, trouble: "the server was away".into() },
         Phase::Append | Phase::Creation | Phase::Recovery | Phase::Idle | Phase::Close | Phase::Halt => {
             append_rows(chance.random_range(1..200), chance)

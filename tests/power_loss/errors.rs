@@ -15,7 +15,7 @@ use crate::{
     workload,
 };
 
-async fn survives_a_fault(fault: Fault, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
+async fn survives_a_fault(fault: Fault, sort: Option<Phase>, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
     let mut chance = StdRng::seed_from_u64(seed);
     let mut trial = Trial::new(seed, tally);
     let life = trial.machine.boot();
@@ -23,12 +23,11 @@ async fn survives_a_fault(fault: Fault, seed: u64, tally: &mut Tally) -> Result<
     let outbox = trial.opened(&data).await?;
     trial.change(&outbox, chance.random_range(0..20)).await?;
 
-    let refused = match chance.random_range(0..4) {
-        // What is parked is written twice, to two files.
-        0 => trial.prepare(&outbox, Phase::Park).await?,
+    let refused = match sort {
+        Some(sort) => trial.prepare(&outbox, sort).await?,
         // Larger than the buffer in which sled collects writes.
-        1 | 2 => workload::append_rows(50_000, &mut chance),
-        _ => workload::append_rows(chance.random_range(1..1_000), &mut chance),
+        None if chance.random_bool(0.6) => workload::append_rows(50_000, &mut chance),
+        None => workload::append_rows(chance.random_range(1..1_000), &mut chance),
     };
     trial.machine.set_fault(Some(fault));
     let error = trial.failing_change(&outbox, refused).await?;
@@ -77,6 +76,10 @@ async fn assert_closed(outbox: &Outbox) {
     }
 }
 
+/// What a disk refuses: every sort of commit in turn, and rows in between.
+const SORTS: [Option<Phase>; 8] =
+    [Some(Phase::Ack), None, Some(Phase::Park), None, Some(Phase::Return), Some(Phase::Discard), None, Some(Phase::Other)];
+
 fn on_every_disk_with(fault: Fault) {
     if !is_available() {
         return;
@@ -84,8 +87,9 @@ fn on_every_disk_with(fault: Fault) {
     let (seed, mut tally) = (seed(), Tally::default());
     let rounds = if crate::is_long() { 40 } else { 8 };
     let result = block_on(async {
-        for round in 0..rounds {
-            survives_a_fault(fault, seed.wrapping_add(round), &mut tally).await?;
+        for (round, sort) in (0..rounds).zip(SORTS.into_iter().cycle()) {
+            let done = survives_a_fault(fault, sort, seed.wrapping_add(round), &mut tally).await;
+            done.map_err(|failure| Failure(format!("{failure} ({fault:?}, {sort:?})")))?;
         }
         Ok::<_, Failure>(())
     });
@@ -118,6 +122,42 @@ fn a_full_disk_is_told_and_survived() {
 #[test]
 fn a_disk_that_became_read_only_is_told_and_survived() {
     on_every_disk_with(Fault::ReadOnly);
+}
+
+/// The copy is given up, and the outbox goes on with the store that it has.
+async fn survives_a_refused_compaction(fault: Fault, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
+    let mut trial = Trial::new(seed, tally);
+    let life = trial.machine.boot();
+    let data = trial.own(&life.path().join("data")).await?.expect("power");
+    let outbox = trial.opened(&data).await?;
+    trial.change(&outbox, 20).await?;
+    trial.machine.set_fault(Some(fault));
+    let refused = outbox.compact().await;
+    assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
+    trial.machine.set_fault(None);
+    trial.change(&outbox, 5).await?;
+    drop_quietly(outbox).await?;
+    drop(data);
+    trial.machine.cut_power();
+    drop(life);
+    trial.machine.lose_power(Survives::Nothing, 0);
+    trial.check().await
+}
+
+#[test]
+fn a_compaction_that_the_disk_refuses_leaves_the_outbox_at_work() {
+    if !is_available() {
+        return;
+    }
+    let (seed, mut tally) = (seed(), Tally::default());
+    let rounds = if crate::is_long() { 10 } else { 2 };
+    for fault in [Fault::FsyncFails, Fault::WriteFails, Fault::Full, Fault::ReadOnly] {
+        for round in 0..rounds {
+            let done = block_on(survives_a_refused_compaction(fault, seed.wrapping_add(round), &mut tally));
+            done.unwrap_or_else(|failure| panic!("{failure} ({fault:?})"));
+        }
+    }
+    println!("compaction refused: {tally}");
 }
 
 #[test]

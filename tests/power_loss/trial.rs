@@ -455,7 +455,7 @@ impl<'a> Trial<'a> {
             let before = self.durable.clone().expect("opened");
             let change = aims::towards(towards, &before, &mut self.chance);
             if phase(&change) == towards {
-                return Ok(change);
+                return within(workload::fitted(outbox, change)).await;
             }
             self.make(outbox, change).await?;
         }

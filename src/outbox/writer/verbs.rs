@@ -96,9 +96,9 @@ impl Writer {
         }
         change.put(format::NOTES, format::to_bytes(&notes));
         before(self, &added)?;
-        edge::pass("return:encoded");
+        edge::pass("take:encoded");
         store.commit(change)?;
-        edge::pass("return:committed");
+        edge::pass("take:committed");
         self.streams = streams;
         self.held = held;
         self.notes = notes;
