@@ -7,19 +7,23 @@
 //! ```
 //!
 //! The one rule: nothing here holds up capture or delivery. Answers go into a bounded channel, and who does not read them is waited for
-//! without holding anything.
+//! without holding anything; who reads a lot goes in steps, with rests between them.
 
 pub mod act;
 pub mod filter;
 pub mod look;
 pub mod rewind;
+pub mod steps;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::filter::Filter;
+pub use self::{
+    filter::Filter,
+    steps::{Beside, Steps},
+};
 use crate::{
     domain::{Position, Seq, Stream},
     outbox::StoreError,

@@ -162,6 +162,13 @@ impl Outbox {
         self.change_kept(change).await
     }
 
+    /// Whether the counts of each stream's state are right, when so many rows of each were found parked (I5). Rows may have been parked or have
+    /// returned while these were counted: [`check_parked`](Self::check_parked) knows then.
+    pub fn agrees(&self, parked: &[u64; Stream::ALL.len()]) -> bool {
+        let snapshot = self.snapshot();
+        Stream::ALL.into_iter().zip(parked).all(|(stream, rows)| check_counts(stream, snapshot.stream(stream), *rows).is_empty())
+    }
+
     /// What is wrong with the counts of parked rows: what lies there against what the stream's state says (I5). Holds the writer for as
     /// long as it takes to look at the head of every parked chunk.
     pub async fn check_parked(&self) -> Result<Vec<String>, StoreError> {

@@ -1,12 +1,16 @@
 //! The requests that only look, on an open outbox and on the copy of a damaged one.
 //!
 //! The one rule: what is looked at may be sent in the same moment. That is no damage, and no row is shown twice.
+//!
+//! Whoever reads more than one page rests before the next ([`Steps`]).
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Answer, Answers, Detail, Failure, FailureKind, Filter, Group, QueueError, Record, Records, Refers, Told};
+use super::{
+    Answer, Answers, Beside, Detail, Failure, FailureKind, Filter, Group, QueueError, Record, Records, Refers, Steps, Told,
+};
 use crate::{
     domain::{Cell, Freshness, Micros, Rows, Seq, Stream},
     outbox::{Outbox, Parked, Reason, StoreError, remains::Remains, verbs::ParkedPlace},
@@ -34,9 +38,10 @@ pub fn record(rows: &Rows, row: usize, seq: Option<Seq>) -> Record {
     Record { seq, cells, reason: None, parked_at: None }
 }
 
-/// Gives the meant ones of some rows, at most `left` of them; gives how many.
+/// Gives the meant ones of some rows, at most `left` of them, each line a step; gives how many.
 async fn give_rows(
     answers: &Answers,
+    steps: &mut Steps,
     filter: &Filter,
     rows: &Rows,
     left: u64,
@@ -45,6 +50,7 @@ async fn give_rows(
     let mut places = filter.places(rows);
     places.truncate(usize::try_from(left).unwrap_or(usize::MAX));
     for some in places.chunks(LINE_ROWS) {
+        steps.next().await;
         let rows = Records { stream: rows.stream(), rows: some.iter().map(|row| as_record(*row)).collect() };
         answers.give(Answer::Records(rows)).await?;
     }
@@ -75,7 +81,8 @@ impl<'a> Walk<'a> {
 }
 
 /// The records that wait.
-pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
+pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, beside: Beside, answers: &Answers) -> Result<(), QueueError> {
+    let mut steps = Steps::new(beside);
     let mut walk = Walk::new(answers, outbox.snapshot().pending());
     for stream in Stream::ALL.into_iter().filter(|stream| filter.takes_stream(*stream)) {
         // What comes in meanwhile is not waited for.
@@ -83,10 +90,11 @@ pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, answers: &Answer
         let (mut from, mut left) = (Seq(0), limit);
         while left > 0 && from < end {
             let rows_max = if filter.takes_all() { left.min(PAGE_ROWS as u64) as usize } else { PAGE_ROWS };
+            steps.next().await;
             let Some(page) = outbox.browse(stream, from, rows_max).await? else { break };
             from = page.end();
             let seq = |row: usize| Some(page.first.plus(row as u64));
-            left -= give_rows(answers, filter, &page.rows, left, |row| record(&page.rows, row, seq(row))).await?;
+            left -= give_rows(answers, &mut steps, filter, &page.rows, left, |row| record(&page.rows, row, seq(row))).await?;
             walk.went(page.rows.len() as u64).await?;
         }
     }
@@ -95,11 +103,12 @@ pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, answers: &Answer
 
 /// The same, of a copy.
 pub async fn list_left(remains: &Remains, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
+    let mut steps = Steps::new(Beside::Nobody);
     for stream in Stream::ALL.into_iter().filter(|stream| filter.takes_stream(*stream)) {
         let mut left = limit;
         for (first, _, rows) in remains.records(stream) {
             let seq = |row: usize| Some(first.plus(row as u64));
-            left -= give_rows(answers, filter, &rows, left, |row| record(&rows, row, seq(row))).await?;
+            left -= give_rows(answers, &mut steps, filter, &rows, left, |row| record(&rows, row, seq(row))).await?;
             if left == 0 {
                 break;
             }
@@ -197,10 +206,12 @@ impl Groups {
 }
 
 /// What is parked of an open outbox.
-pub async fn groups(outbox: &Outbox, filter: &Filter) -> Result<Vec<Group>, StoreError> {
+pub async fn groups(outbox: &Outbox, filter: &Filter, beside: Beside) -> Result<Vec<Group>, StoreError> {
+    let mut steps = Steps::new(beside);
     let mut groups = Groups::default();
     let mut place = Some(ParkedPlace::new());
     while let Some(from) = place {
+        steps.next().await;
         let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
         for chunk in &chunks {
             groups.add(filter, &chunk.parked, &chunk.rows);
@@ -215,16 +226,24 @@ fn parked_record(parked: &Parked, rows: &Rows, row: usize) -> Record {
 }
 
 /// The parked rows themselves.
-pub async fn parked_show(outbox: &Outbox, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
+pub async fn parked_show(
+    outbox: &Outbox,
+    filter: &Filter,
+    limit: u64,
+    beside: Beside,
+    answers: &Answers,
+) -> Result<(), QueueError> {
+    let mut steps = Steps::new(beside);
     let mut walk = Walk::new(answers, outbox.snapshot().parked());
     let mut place = Some(ParkedPlace::new());
     let mut left = limit;
     while let Some(from) = place.filter(|_| left > 0) {
+        steps.next().await;
         let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
         for chunk in chunks {
             if filter.takes_reason(&chunk.parked.reason) {
                 let as_record = |row| parked_record(&chunk.parked, &chunk.rows, row);
-                left -= give_rows(answers, filter, &chunk.rows, left, as_record).await?;
+                left -= give_rows(answers, &mut steps, filter, &chunk.rows, left, as_record).await?;
             }
             walk.went(chunk.rows.len() as u64).await?;
         }
@@ -235,17 +254,19 @@ pub async fn parked_show(outbox: &Outbox, filter: &Filter, limit: u64, answers: 
 
 /// The same, of a copy.
 pub async fn parked_show_left(remains: &Remains, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
+    let mut steps = Steps::new(Beside::Nobody);
     let mut left = limit;
     for (parked, rows) in remains.parked() {
         if filter.takes_reason(&parked.reason) {
-            left -= give_rows(answers, filter, &rows, left, |row| parked_record(&parked, &rows, row)).await?;
+            left -= give_rows(answers, &mut steps, filter, &rows, left, |row| parked_record(&parked, &rows, row)).await?;
         }
     }
     Ok(())
 }
 
 /// Checks every checksum, seq and count.
-pub async fn verify(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError> {
+pub async fn verify(outbox: &Outbox, beside: Beside, answers: &Answers) -> Result<(), QueueError> {
+    let mut steps = Steps::new(beside);
     let snapshot = outbox.snapshot();
     let mut wrong = Vec::new();
     let mut walk = Walk::new(answers, snapshot.pending() + snapshot.parked());
@@ -253,6 +274,7 @@ pub async fn verify(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError
         let end = snapshot.stream(stream).next;
         let mut from = Seq(0);
         while from < end {
+            steps.next().await;
             match outbox.browse(stream, from, PAGE_ROWS).await {
                 Ok(None) => break,
                 Ok(Some(page)) => {
@@ -268,10 +290,18 @@ pub async fn verify(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError
         }
     }
     let mut place = Some(ParkedPlace::new());
+    let mut parked = [0; Stream::ALL.len()];
+    let mut as_told = true;
     while let Some(from) = place {
+        steps.next().await;
         match outbox.parked_rows(from, PAGE_CHUNKS).await {
             Ok((chunks, next)) => {
                 place = next;
+                for chunk in &chunks {
+                    let (rows, stream) = (chunk.rows.len() as u64, chunk.rows.stream());
+                    parked[usize::from(stream.number())] += rows;
+                    as_told &= (u64::from(chunk.parked.count), chunk.parked.stream) == (rows, stream);
+                }
                 walk.went(chunks.iter().map(|chunk| chunk.rows.len() as u64).sum()).await?;
             }
             Err(StoreError::Damaged { what, .. }) => {
@@ -281,10 +311,13 @@ pub async fn verify(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError
             Err(error) => return Err(error.into()),
         }
     }
-    match outbox.check_parked().await {
-        Ok(more) => wrong.extend(more),
-        Err(StoreError::Damaged { what, .. }) => wrong.push(what),
-        Err(error) => return Err(error.into()),
+    // Only when that is not yet the answer the loops are held up, for a look at the heads alone.
+    if !as_told || !outbox.agrees(&parked) {
+        match outbox.check_parked().await {
+            Ok(more) => wrong.extend(more),
+            Err(StoreError::Damaged { what, .. }) => wrong.push(what),
+            Err(error) => return Err(error.into()),
+        }
     }
     let rows = walk.done;
     let text = if wrong.is_empty() {
@@ -295,4 +328,68 @@ pub async fn verify(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError
         )
     };
     answers.give(Answer::Told(Told { text, rows, wrong })).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        domain::{Column, Epoch, Position, SourceId},
+        outbox::{Captured, OpenOptions},
+    };
+
+    const ROWS: i64 = 9_000;
+
+    async fn filled(dir: &std::path::Path) -> Outbox {
+        let outbox =
+            Outbox::open(dir, &OpenOptions { destination: "here".into(), source: SourceId(9), epoch: Epoch(77) }).unwrap();
+        let numbers = |by: i64| Column::Int((0..ROWS).map(|number| Some(number * by)).collect());
+        let values = Column::Float((0..ROWS).map(|number| Some(number as f32)).collect());
+        let rows = Rows::new(Stream::Reading, vec![numbers(1_000_000), numbers(1), numbers(0), numbers(0), values]);
+        let watermark = Position::Key { time: Micros(ROWS * 1_000_000), rest: vec![0, 0] };
+        let captured = Captured { rows, watermark, catalog: Vec::new(), freshness: Freshness::New, at: Micros(0) };
+        outbox.append(captured).await.unwrap();
+        outbox
+    }
+
+    /// The rows that were shown or checked, and the time that was rested: the clock stands still while there is work.
+    async fn looked(look: impl AsyncFnOnce(&Answers) -> Result<(), QueueError>) -> (u64, Duration) {
+        let began = Instant::now();
+        let (answers, mut from) = Answers::channel();
+        let work = async move { look(&answers).await.unwrap() };
+        let read = async move {
+            let mut rows = 0;
+            while let Some(answer) = from.recv().await {
+                match answer {
+                    Answer::Records(records) => rows += records.rows.len() as u64,
+                    Answer::Told(told) => rows += told.rows,
+                    _ => {}
+                }
+            }
+            rows
+        };
+        let ((), rows) = tokio::join!(work, read);
+        (rows, began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_looks_rest_between_their_steps_beside_the_loops_and_never_beside_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = filled(dir.path()).await;
+        let all = Filter::default();
+        for (beside, rests) in [(Beside::Loops, 1), (Beside::Nobody, 0)] {
+            let (rows, rested) = looked(async |answers| verify(&outbox, beside, answers).await).await;
+            assert_eq!(rows, ROWS as u64);
+            let pages = ROWS as u64 / PAGE_ROWS as u64;
+            assert!(rested >= Duration::from_millis(pages * rests) && (rests > 0 || rested.is_zero()), "{beside:?}: {rested:?}");
+            let (rows, rested) = looked(async |answers| list(&outbox, &all, u64::MAX, beside, answers).await).await;
+            assert_eq!(rows, ROWS as u64);
+            let lines = ROWS as u64 / LINE_ROWS as u64;
+            assert!(rested >= Duration::from_millis(lines * rests) && (rests > 0 || rested.is_zero()), "{beside:?}: {rested:?}");
+        }
+    }
 }

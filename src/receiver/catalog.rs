@@ -117,13 +117,25 @@ pub(super) async fn post(
     object: &Map<String, Value>,
     manner: Manner,
 ) -> Result<Stored, Refusal> {
+    let cells = posted(table, object, manner)?;
+    if manner.is_legacy() {
+        return post_legacy(store, table, cells, manner).await;
+    }
+    let mut change = store.change_in_turn().await?;
+    let stored = post_within(&mut change, table, cells, manner).await?;
+    change.end().await?;
+    Ok(stored)
+}
+
+/// The cells of a posted object, when it may be stored as far as it tells itself.
+pub(super) fn posted(table: &'static Table, object: &Map<String, Value>, manner: Manner) -> Result<Cells, Refusal> {
     let mut cells = cells_of(table, object, manner)?;
     if table.name == "Pushstatus" {
         let now = crate::domain::Micros::from_datetime(chrono::Utc::now().naive_utc());
         set(table, &mut cells, "time", Cell::Time(now.to_string()), manner);
     }
     if manner.is_legacy() {
-        return post_legacy(store, table, cells, manner).await;
+        return Ok(cells);
     }
     if let Some(named) = object.get(crate::wire::TABLE_KEY).filter(|named| named.as_str().and_then(Table::named) != Some(table)) {
         return Err(Refusal::Malformed(format!("{} is posted to {}/", cut(named), table.word())));
@@ -133,11 +145,20 @@ pub(super) async fn post(
     } else if get(table, &cells, "id", manner) == Cell::Null {
         return Err(Refusal::Malformed(format!("a {} needs its id", table.name)));
     }
-    let mut change = store.change_in_turn().await?;
-    check_references(&mut change, table, &cells, manner).await?;
-    let found = find(&mut change, table, &cells, manner).await?;
-    let stored = match (found, table.repeat) {
-        (None, _) => insert(&mut change, table, cells.clone(), cells, manner).await?,
+    Ok(cells)
+}
+
+/// Stores a posted object within a change, which is not ended here.
+pub(super) async fn post_within(
+    change: &mut Step,
+    table: &'static Table,
+    mut cells: Cells,
+    manner: Manner,
+) -> Result<Stored, Refusal> {
+    check_references(change, table, &cells, manner).await?;
+    let found = find(change, table, &cells, manner).await?;
+    Ok(match (found, table.repeat) {
+        (None, _) => insert(change, table, cells.clone(), cells, manner).await?,
         (Some(there), Repeat::Keep | Repeat::Another) => there,
         (Some(there), Repeat::Guard(columns)) => {
             for name in columns {
@@ -151,11 +172,9 @@ pub(super) async fn post(
         }
         (Some(there), Repeat::Replace) => {
             set(table, &mut cells, "id", Cell::Int(there.id), manner);
-            replace(&mut change, table, there.id, cells, manner).await?
+            replace(change, table, there.id, cells, manner).await?
         }
-    };
-    change.end().await?;
-    Ok(stored)
+    })
 }
 
 /// The legacy server stores whatever its keys and references allow, and shows the object as it came.

@@ -21,7 +21,7 @@ use super::{
     tables::Kind,
 };
 
-/// How long a request waits for a connection.
+/// How long a request waits for a connection. Before that sqlx says nothing of it: under load it would be a warning for each request.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a change that met another one is made again.
 const ATTEMPTS_MAX: u32 = 10;

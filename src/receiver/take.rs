@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 
 use super::{
     answer::Answer,
-    body, catalog,
+    body,
+    catalog::{self, Stored},
     central::{Central, ROWS_MAX},
     gateways, receipt,
     refusal::Refusal,
@@ -83,8 +84,10 @@ async fn take(
     };
     let source = text(headers, SOURCE_HEADER).filter(|_| !manner.is_legacy());
     let source = source.map(run::source).transpose().map_err(Refusal::Malformed)?;
+    let host = text(headers, header::HOST.as_str()).unwrap_or(&central.address).to_owned();
     if let (Some(source), "pushstatus") = (source, word) {
-        report(central, caller, source, &object).await?;
+        let stored = report(central, caller, source, table, &object).await?;
+        return Ok(Answer::Stored { table, stored, host });
     }
     let mut attempts = Attempts::default();
     let stored = loop {
@@ -96,15 +99,21 @@ async fn take(
             break stored?;
         }
     };
-    let host = text(headers, header::HOST.as_str()).unwrap_or(&central.address).to_owned();
     Ok(Answer::Stored { table, stored, host })
 }
 
-/// What a gateway says of itself.
-async fn report(central: &Central, caller: &Caller, source: SourceId, object: &Map<String, Value>) -> Result<(), Refusal> {
+/// What a gateway says of itself: the report as a row and what the page shows of it, in one change, so that a refused report leaves nothing.
+async fn report(
+    central: &Central,
+    caller: &Caller,
+    source: SourceId,
+    table: &'static Table,
+    object: &Map<String, Value>,
+) -> Result<Stored, Refusal> {
     let word = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().chars().take(100).collect();
     let status = PushStatus { hostname: word("hostname"), version: word("version"), localtime: Micros(0) };
     let summary = wire::summary_from_json(object).map_err(|error| Refusal::Malformed(error.to_string()))?;
+    let cells = catalog::posted(table, object, central.manner)?;
     let tokens = central.tokens().unwrap_or_default();
     let mut attempts = Attempts::default();
     loop {
@@ -112,7 +121,9 @@ async fn report(central: &Central, caller: &Caller, source: SourceId, object: &M
             let mut change = central.store.change_after(&attempts).await?;
             central.bound.check(&mut change, caller, source, &tokens).await?;
             gateways::report(&mut change, source, &status, summary.as_ref()).await?;
-            change.end().await
+            let stored = catalog::post_within(&mut change, table, cells.clone(), central.manner).await?;
+            change.end().await?;
+            Ok(stored)
         };
         let done = done.await;
         if !attempts.again(&done).await {

@@ -16,7 +16,7 @@ use crate::{
     outbox::Outbox,
     ports::{Source, SourceError},
     pulse::Pulse,
-    queue::{Answer, Answers, FailureKind, QueueError, Request, Told, act, look, rewind},
+    queue::{Answer, Answers, Beside, FailureKind, QueueError, Request, Told, act, look, rewind},
     sender::helm::Helm,
 };
 
@@ -179,21 +179,27 @@ impl Desk {
                 let mut source = (self.connect)().map_err(refused)?;
                 rewind::run(&outbox, &mut *source, since, &self.limits, answers).await
             }
-            request => on_open(&outbox, request, (self.limits.clock)(), answers).await,
+            request => on_open(&outbox, request, (self.limits.clock)(), Beside::Loops, answers).await,
         }
     }
 }
 
 /// The requests that need nothing but an open outbox.
-pub async fn on_open(outbox: &Outbox, request: Request, now: Micros, answers: &Answers) -> Result<(), QueueError> {
+pub async fn on_open(
+    outbox: &Outbox,
+    request: Request,
+    now: Micros,
+    beside: Beside,
+    answers: &Answers,
+) -> Result<(), QueueError> {
     match request {
-        Request::List(filter, limit) => look::list(outbox, &filter, limit, answers).await,
+        Request::List(filter, limit) => look::list(outbox, &filter, limit, beside, answers).await,
         Request::Show(stream, seq) => look::show(outbox, stream, seq, answers).await,
-        Request::ParkedList(filter) => answers.give(Answer::Groups(look::groups(outbox, &filter).await?)).await,
-        Request::ParkedShow(filter, limit) => look::parked_show(outbox, &filter, limit, answers).await,
+        Request::ParkedList(filter) => answers.give(Answer::Groups(look::groups(outbox, &filter, beside).await?)).await,
+        Request::ParkedShow(filter, limit) => look::parked_show(outbox, &filter, limit, beside, answers).await,
         Request::Retry(filter, run) => act::retry(outbox, &filter, run, answers).await,
         Request::Discard(filter, run) => act::discard(outbox, &filter, run, now, answers).await,
-        Request::Verify => look::verify(outbox, answers).await,
+        Request::Verify => look::verify(outbox, beside, answers).await,
         Request::Compact => act::compact(outbox, answers).await,
         Request::Status | Request::Pause | Request::Resume | Request::Flush | Request::Rewind(_) => {
             unreachable!("these need more than an outbox, and are carried out before")

@@ -45,6 +45,12 @@ fn figures_that_are_none_are_refused_and_leave_nothing() {
         let answer = central.call("POST", "/rest/pushstatus/", &headers, Some(report(&figures).as_bytes()));
         assert_refused(&answer, 400, "packhorse");
     }
+    // What the page shows of a report and its row stand or fall together.
+    for (key, value) in [("time", "0000-00-00T00:00:00"), ("localtime", "noon"), ("__table__", "House")] {
+        let body = json!({"hostname": "h", "version": "v", key: value, "packhorse": {"depth": 1, "parked": 0}}).to_string();
+        let answer = central.call("POST", "/rest/pushstatus/", &headers, Some(body.as_bytes()));
+        assert_eq!(answer.status, 400, "{body}: {}", answer.text());
+    }
     let stranger = [("packhorse-source", "me")];
     assert_refused(&central.call("POST", "/rest/pushstatus/", &stranger, Some(b"{}")), 400, "packhorse-source");
     assert_eq!(central.number("SELECT count(*) FROM Pushstatus"), 0);

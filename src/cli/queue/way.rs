@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -15,8 +15,9 @@ use crate::{
     daemon,
     outbox::{DataDir, DataDirError, Outbox, StoreError, remains::Remains},
     queue::{
-        Answer, Answers, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act, look,
+        Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act, look,
         rewind::{self, Drained},
+        steps,
     },
     status::{self, Sender, board},
 };
@@ -135,8 +136,14 @@ impl<'a> Way<'a> {
                     "it stopped in the middle of its answer",
                 )));
             }
+            let began = Instant::now();
             match serde_json::from_slice(&line).map_err(|cause| away(cause.into()))? {
                 Answer::End => return Ok(()),
+                Answer::Records(records) => {
+                    each(Answer::Records(records))?;
+                    // Both ends of a long look leave the machine to the daemon's loops for most of the time.
+                    std::thread::sleep(steps::rest(began.elapsed()));
+                }
                 answer => each(answer)?,
             }
         }
@@ -182,7 +189,7 @@ impl<'a> Way<'a> {
                 answers.give(Answer::Status(Box::new(status), status::watermarks(&outbox.snapshot()))).await
             }
             Request::Rewind(since) => self.rewind(&outbox, destination, since, answers).await,
-            request => board::on_open(&outbox, request, now, answers).await,
+            request => board::on_open(&outbox, request, now, Beside::Nobody, answers).await,
         };
         // Closing syncs, which takes its time on a slow disk.
         let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;

@@ -68,13 +68,17 @@ pub(super) async fn open(url: &str) -> Result<Server, ReceiverError> {
 }
 
 fn pool(connections: u32, isolation: &'static str) -> MySqlPoolOptions {
-    MySqlPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).after_connect(move |connection, _| {
-        Box::pin(async move {
-            connection.execute(SESSION).await?;
-            connection.execute(isolation).await?;
-            Ok(())
+    MySqlPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_slow_threshold(ACQUIRE_TIMEOUT)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                connection.execute(SESSION).await?;
+                connection.execute(isolation).await?;
+                Ok(())
+            })
         })
-    })
 }
 
 /// The server and database, without the password.

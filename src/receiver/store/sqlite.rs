@@ -44,7 +44,13 @@ pub(super) async fn open(url: &str, manner: Manner) -> Result<File, ReceiverErro
         .map_err(io::Error::other)
         .and_then(|done| done)
         .map_err(|cause| ReceiverError::Create { path, cause })?;
-    let keep = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None);
+    let keep = || {
+        SqlitePoolOptions::new()
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .acquire_slow_threshold(ACQUIRE_TIMEOUT)
+            .idle_timeout(None)
+            .max_lifetime(None)
+    };
     let writer = keep().max_connections(1).connect_with(options.clone()).await.map_err(fail)?;
     sqlx::migrate!("src/receiver/migrations/sqlite")
         .run(&writer)
