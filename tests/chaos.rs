@@ -5,7 +5,11 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
@@ -85,6 +89,8 @@ fn faults(random: &mut StdRng) -> Vec<Fault> {
         Fault::Truncate(random.random_range(1..150)),
         Fault::SlowAnswer(Duration::from_millis(3)),
     ];
+    // A server that has stored something does not call it too large.
+    all.push(Fault::Instead(answer("413 Payload Too Large", HTML, "")));
     for answer in answers() {
         all.push(Fault::Instead(answer.clone()));
         all.push(Fault::AfterCommit(answer));
@@ -142,9 +148,21 @@ impl Trial {
         gateway.with_env("PACKHORSE_TEST_ANSWER_DEADLINE_SECONDS", "4")
     }
 
-    async fn end(&self, gateway: &Gateway) {
+    /// Where the daemon's log goes.
+    fn log(&self, manner: &str) -> PathBuf {
+        let dir = std::env::var_os("PACKHORSE_TEST_LOG_DIR").map_or_else(|| self.dir.path().to_owned(), PathBuf::from);
+        dir.join(format!("chaos-{manner}.log"))
+    }
+
+    async fn drain(&self, gateway: &Gateway, log: &Path) {
         let deadline = if is_long() { "30min" } else { "300s" };
-        assert_exit(&gateway.output(&["run", "--once", "--deadline", deadline]).await, 0);
+        let mut command = gateway.command(&["-v", "--log-format", "json", "run", "--once", "--deadline", deadline]);
+        command.stderr(File::options().append(true).create(true).open(log).unwrap());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert_exit(&output, 0);
+    }
+
+    async fn end(&self) {
         let comparison = compare(&self.source, self.central.database()).await;
         println!("{} faults met a request\n{comparison}", self.link.faults_met());
         comparison.assert_equal();
@@ -155,24 +173,46 @@ fn is_long() -> bool {
     std::env::var_os("PACKHORSE_LONG").is_some_and(|long| !long.is_empty())
 }
 
+/// What a log says of requests: how many, of how many rows, how long they took.
+fn requests(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let (mut rows, mut took, mut refused) = (Vec::new(), 0, 0);
+    for line in lines.filter(|line| line["message"] == "request") {
+        took += line["took_ms"].as_u64().unwrap();
+        if line["outcome"].as_str().unwrap().starts_with("accepted") {
+            rows.push(line["rows"].as_u64().unwrap());
+        } else {
+            refused += 1;
+        }
+    }
+    rows.sort_unstable();
+    let middle = rows.get(rows.len() / 2).copied().unwrap_or_default();
+    let sum: u64 = rows.iter().sum();
+    format!("{} requests accepted, {sum} rows, {middle} in the middle one; {refused} not accepted; {took} ms in all", rows.len())
+}
+
 fn seed() -> u64 {
     let seed = std::env::var("PACKHORSE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     println!("PACKHORSE_TEST_SEED={seed}");
     seed
 }
 
-/// One fault after another for a third of a minute, or for ten; most of them meet a bulk, the others anything.
+/// Storms, in which nearly every request meets a fault, with calm between them, for a third of a minute, or for ten. Most faults meet a bulk, the
+/// others anything.
 async fn mixed_at_random(manner: &'static str, schema: Schema) {
     let mut random = StdRng::seed_from_u64(seed());
     let mut trial = Trial::set(manner, schema).await;
     let gateway = trial.gateway().with_request_max("4KiB");
-    let mut daemon = gateway.spawn(&["-q", "run"]);
+    let log = trial.log(manner);
+    let mut daemon = gateway.spawn_logging(&["-v", "--log-format", "json", "run"], &log);
     // In ten minutes as many rows as such small requests carry.
-    let (lasts, packets) = if is_long() { (Duration::from_mins(10), 1..15) } else { (Duration::from_secs(20), 1..60) };
+    let (lasts, packets, phase) = if is_long() { (600, 1..15, 10) } else { (20, 1..60, 4) };
     let began = Instant::now();
-    while began.elapsed() < lasts {
+    while began.elapsed().as_secs() < lasts {
         trial.insert(random.random_range(packets.clone())).await;
-        if trial.link.faults_waiting() < 2 {
+        let is_calm = began.elapsed().as_secs() / phase % 3 == 2;
+        if !is_calm && trial.link.faults_waiting() < 2 {
             let fault = faults(&mut random).choose(&mut random).unwrap().clone();
             trial.link.aim(if random.random_bool(0.8) { "POST /rest/bulk/" } else { "/rest/" }, fault);
         }
@@ -180,7 +220,13 @@ async fn mixed_at_random(manner: &'static str, schema: Schema) {
     }
     assert!(!daemon.ended(), "the daemon never ends by itself");
     daemon.terminate().await;
-    trial.end(&gateway).await;
+    println!("{manner}: {} rows came in", u64::from(trial.made) * 7);
+    println!("with faults: {}", requests(&log));
+    // What waits, which is nearly all of it, goes in requests of the usual size.
+    let (began, drain_log) = (Instant::now(), log.with_extension("drain.log"));
+    trial.drain(&trial.gateway(), &drain_log).await;
+    println!("drained in {:?}: {}", began.elapsed(), requests(&drain_log));
+    trial.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +269,8 @@ async fn each_alone(manner: &'static str, schema: Schema) {
         }
     }
     drop(daemon);
-    trial.end(&gateway).await;
+    trial.drain(&gateway, &trial.log("each")).await;
+    trial.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,13 +47,16 @@ struct Used {
     carried: u64,
     /// Bytes of bodies that arrived.
     useful: u64,
+    /// Seconds that bodies which arrived were on their way, and that their answers took from then on.
+    uploading: f64,
+    answering: f64,
 }
 
 impl Uplink {
-    fn steady(bytes_per_second: u64, seconds: u64) -> Self {
+    fn steady(bytes_per_second: u64, seconds: u64, speed_up: u64) -> Self {
         let rate = Rate::Steady(bytes_per_second);
         let name = format!("{} kbit/s, round trip 600 ms", bytes_per_second * 8 / 1_000);
-        Self { name, rate, round_trip: Duration::from_millis(600), seconds, speed_up: 10 }
+        Self { name, rate, round_trip: Duration::from_millis(600), seconds, speed_up }
     }
 
     fn conditions(&self) -> Conditions {
@@ -97,9 +100,10 @@ fn recorded(name: &str, from: usize, seconds: u64, speed_up: u64) -> Option<Upli
 fn outages() -> Option<Uplink> {
     let text = std::fs::read_to_string(shared("data/uplink/smokeping_rs_outages.csv")?).unwrap();
     let lasts = text.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().parse::<usize>().unwrap());
-    let short: Vec<usize> = lasts.filter(|seconds| *seconds <= 900).collect();
+    let mut short: Vec<usize> = lasts.filter(|seconds| *seconds <= 900).collect();
+    short.truncate(5);
     let seconds: Vec<u64> = short.iter().flat_map(|outage| [vec![16_000; 300], vec![0; *outage]].concat()).collect();
-    let name = format!("128 kbit/s with {} outages of 5 to 15 minutes", short.len());
+    let name = format!("128 kbit/s, every five minutes one of {} outages of 5 to 15 minutes", short.len());
     let lasts = seconds.len() as u64;
     Some(Uplink {
         name,
@@ -120,10 +124,8 @@ fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
-/// A source with more rows than a link can carry in its time, of values that compress badly: a node state takes some 25 bytes of a body.
-async fn source(bytes: u64) -> (Database, u64) {
-    let source = Database::create(Mariadb::shared(), Schema::classic()).await;
-    greenhouse::load_catalog(&source).await;
+/// More rows than a link can carry in its time, of values that compress badly: a node state takes some 25 bytes of a body.
+async fn fill(source: &Database, bytes: u64) -> u64 {
     let rows = bytes / 20 + 2_000;
     for first in (0..rows).step_by(100_000) {
         let last = 100_000.min(rows - first) - 1;
@@ -135,7 +137,7 @@ async fn source(bytes: u64) -> (Database, u64) {
             ))
             .await;
     }
-    (source, rows)
+    rows
 }
 
 struct Trial {
@@ -148,9 +150,15 @@ struct Trial {
 impl Trial {
     async fn set(bytes: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (source, rows) = source(bytes).await;
+        let source = Database::create(Mariadb::shared(), Schema::classic()).await;
+        greenhouse::load_catalog(&source).await;
         let central = Central::start(dir.path(), "packhorse").await;
-        Self { dir, source, rows, central }
+        // The catalog is brought over before: 145 requests, once in a gateway's life, are not what is measured.
+        let link = Link::start(central.addr, Conditions::ideal());
+        let mut trial = Self { dir, source, rows: 0, central };
+        assert_exit(&trial.gateway(&link, 10).output(&["run", "--once", "--deadline", "120s"]).await, 0);
+        trial.rows = fill(&trial.source, bytes).await;
+        trial
     }
 
     fn gateway(&self, link: &Link, speed_up: u64) -> Gateway {
@@ -165,14 +173,16 @@ impl Trial {
     async fn work(&self, uplink: &Uplink) -> (Link, Gateway, Used) {
         let link = Link::start(self.central.addr, uplink.conditions());
         let gateway = self.gateway(&link, uplink.speed_up);
-        let log = self.dir.path().join("log");
+        let kept = std::env::var_os("PACKHORSE_TEST_LOG_DIR")
+            .map(|dir| PathBuf::from(dir).join(format!("links-{}.log", std::process::id())));
+        let log = kept.unwrap_or_else(|| self.dir.path().join("log"));
         let mut command = gateway.command(&["-v", "--log-format", "json", "run"]);
         let mut daemon = Running(command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap());
         sleep(uplink.lasts()).await;
         assert!(!daemon.ended(), "the daemon never ends by itself");
         let (capacity, carried) = (link.capacity(), link.carried());
         daemon.terminate().await;
-        (link, gateway, Used { capacity, carried, useful: accepted(&log) })
+        (link, gateway, accepted(&log, capacity, carried))
     }
 
     /// The rest over an ideal link; then everything is there, once.
@@ -187,21 +197,24 @@ impl Trial {
     }
 }
 
-/// Bytes of bodies that were accepted, by the daemon's log.
-fn accepted(log: &Path) -> u64 {
+/// What was accepted, by the daemon's log.
+fn accepted(log: &Path, capacity: u64, carried: u64) -> Used {
     let text = std::fs::read_to_string(log).unwrap();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let requests =
         lines.filter(|line| line["message"] == "request" && line["outcome"].as_str().unwrap_or("").starts_with("accepted"));
     let figures = ["rows", "body_bytes", "uploaded_ms", "took_ms"];
-    let mut bytes = 0;
+    let mut used = Used { capacity, carried, useful: 0, uploading: 0.0, answering: 0.0 };
     for request in requests {
-        bytes += request["body_bytes"].as_u64().unwrap();
+        let figure = |name: &str| request[name].as_u64().unwrap();
+        used.useful += figure("body_bytes");
+        used.uploading += figure("uploaded_ms") as f64 / 1_000.0;
+        used.answering += (figure("took_ms") - figure("uploaded_ms")) as f64 / 1_000.0;
         if std::env::var_os("PACKHORSE_TEST_SHOW_REQUESTS").is_some() {
             println!("  {} {}", request["timestamp"], figures.map(|figure| format!("{figure} {}", request[figure])).join(", "));
         }
     }
-    bytes
+    used
 }
 
 /// One upload that lasts longer than the link.
@@ -221,7 +234,9 @@ async fn curl(uplink: &Uplink) -> Used {
     curl.args(["-sS", "-o", "/dev/null", "-H", "Expect:", "-T"]).arg(&path).arg(format!("http://{}/", link.addr()));
     let running = Running(curl.stdin(Stdio::null()).spawn().expect("curl runs (package curl)"));
     sleep(uplink.lasts()).await;
-    let used = Used { capacity: link.capacity(), carried: link.carried(), useful: link.carried() };
+    let carried = link.carried();
+    let used =
+        Used { capacity: link.capacity(), carried, useful: carried, uploading: uplink.lasts().as_secs_f64(), answering: 0.0 };
     drop(running);
     reading.abort();
     used
@@ -229,14 +244,15 @@ async fn curl(uplink: &Uplink) -> Used {
 
 async fn show(uplink: &Uplink) {
     let trial = Trial::set(uplink.bytes()).await;
-    let (link, gateway, used) = trial.work(uplink).await;
+    // Beside it, each over a link of its own.
+    let beside = async { if is_long() { Some(curl(uplink).await) } else { None } };
+    let ((link, gateway, used), curl) = tokio::join!(trial.work(uplink), beside);
     let share = |used: &Used| format!("{:.1} %", used.useful as f64 * 100.0 / used.capacity as f64);
     let carried = used.carried as f64 * 100.0 / used.capacity as f64;
     println!("{}, {} times as fast", uplink.name, uplink.speed_up);
     println!("  packhorse: bodies that arrived {}, carried {carried:.1} % ({used:?})", share(&used));
     assert!(used.useful > 0, "something arrives while the link is like that");
-    if is_long() {
-        let curl = curl(uplink).await;
+    if let Some(curl) = curl {
         println!("  curl: {} ({curl:?})", share(&curl));
     }
     let began = Instant::now();
@@ -246,19 +262,22 @@ async fn show(uplink: &Uplink) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_link_with_a_long_round_trip_carries_what_it_can() {
-    show(&Uplink::steady(16_000, if is_long() { 600 } else { 150 })).await;
+    // The figure for this one is taken as fast as in life: a machine's own time would count ten times.
+    let (seconds, speed_up) = if is_long() { (240, 1) } else { (150, 10) };
+    show(&Uplink::steady(16_000, seconds, speed_up)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_kilobytes_a_second_are_enough() {
-    show(&Uplink::steady(2_000, if is_long() { 600 } else { 150 })).await;
+    let (seconds, speed_up) = if is_long() { (600, 2) } else { (150, 10) };
+    show(&Uplink::steady(2_000, seconds, speed_up)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drive_through_the_country_is_got_over() {
     // The poorest half hour of two, with outages of up to 196 s.
-    let (from, seconds) = if is_long() { (2_800, 2_000) } else { (4_000, 150) };
-    let Some(uplink) = recorded("riiser_car.aarnes-elverum", from, seconds, 10) else { return };
+    let (from, seconds, speed_up) = if is_long() { (3_000, 1_800, 6) } else { (4_000, 150, 10) };
+    let Some(uplink) = recorded("riiser_car.aarnes-elverum", from, seconds, speed_up) else { return };
     show(&uplink).await;
 }
 

@@ -153,11 +153,22 @@ impl Pace {
         let takes = self.size as f64 / goodput;
         if takes > aim * 4.0 / 3.0 {
             self.size = (goodput * aim) as u64;
-        } else if takes < aim * 2.0 / 3.0 && is_full && self.calm == 0 {
+        } else if takes < aim * 2.0 / 3.0 && is_full && self.calm == 0 && self.more_than_any(sample) < aim {
             self.size = self.size.saturating_mul(2).min((goodput * aim) as u64);
         }
         let most = self.body_bytes_max.min(self.limit);
         self.size = self.size.clamp(BYTES_MIN.min(most), most);
+    }
+
+    /// Seconds that a request took but for what the smallest one waited for its answer; nothing when it is not twice as large as that one. What
+    /// lies in a buffer on the way looks as if it had arrived: then the answer takes the time that the link does, which looks faster than it is.
+    fn more_than_any(&self, sample: &Sample) -> f64 {
+        match self.smallest {
+            Some((rows, least)) if sample.rows >= rows * 2 => {
+                sample.uploaded.as_secs_f64() + (sample.answered.as_secs_f64() - least).max(0.0)
+            }
+            Some(_) | None => 0.0,
+        }
     }
 
     fn prove(&mut self, body_bytes: u64) {

@@ -11,11 +11,14 @@ struct Place {
     round_trip: f64,
     row_seconds: f64,
     row_bytes: f64,
+    /// Bytes of a body that lie in buffers on the way and look as if they had arrived.
+    buffer: f64,
     /// Larger bodies are refused.
     limit: u64,
 }
 
-const LAN: Place = Place { bytes_per_second: 1e8, round_trip: 0.001, row_seconds: 6e-6, row_bytes: 6.4, limit: u64::MAX };
+const LAN: Place =
+    Place { bytes_per_second: 1e8, round_trip: 0.001, row_seconds: 6e-6, row_bytes: 6.4, buffer: 0.0, limit: u64::MAX };
 /// 128 kbit/s and a round trip of 600 ms.
 const GPRS: Place = Place { bytes_per_second: 16_000.0, round_trip: 0.6, ..LAN };
 const SLOW: Place = Place { bytes_per_second: 2_000.0, ..GPRS };
@@ -33,8 +36,10 @@ impl Place {
     }
 
     fn sample(&self, rows: usize) -> Sample {
-        let uploaded = self.round_trip + self.body(rows) as f64 / self.bytes_per_second;
-        let answered = self.round_trip + rows as f64 * self.row_seconds;
+        let bytes = self.body(rows) as f64;
+        let unseen = bytes.min(self.buffer);
+        let uploaded = self.round_trip + (bytes - unseen) / self.bytes_per_second;
+        let answered = self.round_trip + rows as f64 * self.row_seconds + unseen / self.bytes_per_second;
         let [uploaded, answered] = [uploaded, answered].map(Duration::from_secs_f64);
         Sample { rows, body_bytes: self.body(rows), uploaded, answered }
     }
@@ -70,6 +75,19 @@ fn requests_take_ten_to_twenty_seconds_of_a_slow_link_within_few_requests() {
         place.drain(&mut pace, 100);
         let seconds = place.link_seconds(&pace);
         assert!((9.0..=20.0).contains(&seconds), "{place:?}: it stays there: {seconds} s");
+    }
+}
+
+#[test]
+fn what_lies_in_a_buffer_on_the_way_does_not_make_requests_grow_without_end() {
+    for buffer in [16_384.0, 49_152.0] {
+        let (place, mut pace) = (Place { buffer, ..SLOW }, pace());
+        pace.slow_down();
+        for request in 0..50 {
+            let seconds = place.link_seconds(&pace);
+            assert!(seconds <= 40.0, "request {request} takes {seconds} s of the link");
+            place.drain(&mut pace, 1);
+        }
     }
 }
 
@@ -210,7 +228,7 @@ enum Fate {
 fn fate() -> impl Strategy<Value = Fate> {
     let place =
         (1.0..1e9, 0.0..30.0, 0.0..10.0, 1.0..10_000.0).prop_map(|(bytes_per_second, round_trip, row_seconds, row_bytes)| {
-            Place { bytes_per_second, round_trip, row_seconds, row_bytes, limit: u64::MAX }
+            Place { bytes_per_second, round_trip, row_seconds, row_bytes, buffer: 0.0, limit: u64::MAX }
         });
     prop_oneof![
         4 => (place, 0.0..1.0).prop_map(|(place, share)| Fate::Accepted { place, share }),
@@ -248,7 +266,7 @@ proptest! {
     fn every_steady_place_comes_to_rest_where_nothing_is_exceeded(
         bytes_per_second in 200.0..1e7, round_trip in 0.0..2.0, row_seconds in 0.0..0.002, row_bytes in 3.0..40.0
     ) {
-        let place = Place { bytes_per_second, round_trip, row_seconds, row_bytes, limit: u64::MAX };
+        let place = Place { bytes_per_second, round_trip, row_seconds, row_bytes, buffer: 0.0, limit: u64::MAX };
         let mut pace = pace();
         place.drain(&mut pace, 60);
         let rows = pace.rows(READING);
