@@ -81,12 +81,12 @@ fn requests_take_ten_to_twenty_seconds_of_a_slow_link_within_few_requests() {
 #[test]
 fn what_lies_in_a_buffer_on_the_way_does_not_make_requests_grow_without_end() {
     for buffer in [16_384.0, 49_152.0] {
-        let (place, mut pace) = (Place { buffer, ..SLOW }, pace());
+        let (link, mut pace) = (Place { buffer, ..SLOW }, pace());
         pace.slow_down();
         for request in 0..50 {
-            let seconds = place.link_seconds(&pace);
+            let seconds = link.link_seconds(&pace);
             assert!(seconds <= 40.0, "request {request} takes {seconds} s of the link");
-            place.drain(&mut pace, 1);
+            link.drain(&mut pace, 1);
         }
     }
 }
