@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+pub use self::generation::is_captured_one;
 use self::{
     again::Turned,
     audit::{Audits, Halt},
@@ -272,7 +273,10 @@ impl Capture<'_> {
         self.follow_the_clock(&schema.streams, now).await?;
         self.bound_the_doubt(&schema.streams, now).await?;
         let horizon = now.minus(self.options.settle);
-        self.refresh_catalog().await?;
+        match self.refresh_catalog(&schema.streams).await? {
+            Found::Known => {}
+            Found::Waits => return Ok(Polled::Unfinished),
+        }
         let all = schema.streams;
         let mut streams = Vec::new();
         for stream in all.clone() {
@@ -429,15 +433,21 @@ impl Capture<'_> {
         }
     }
 
-    /// Reads the catalog, and captures what is active or was pointed to before and is new or has changed.
-    async fn refresh_catalog(&mut self) -> Result<(), CaptureError> {
+    /// Reads the catalog, and captures what is active or was pointed to before and is new or has changed; nothing where it turns out to be another
+    /// database's.
+    async fn refresh_catalog(&mut self, streams: &[SourceStream]) -> Result<Found, CaptureError> {
         self.catalog = self.source.catalog().await?;
         let snapshot = self.outbox.snapshot();
         let active = closure::active(&self.catalog, snapshot.notes.last_success);
         let known = snapshot.catalog.keys().chain(snapshot.held.keys()).copied();
         let changed = closure::changed(&self.catalog, &snapshot.catalog, known.chain(active));
         if changed.is_empty() {
-            return Ok(());
+            return Ok(Found::Known);
+        }
+        for stream in streams {
+            if !self.is_last_row_there(stream).await? {
+                return Ok(Found::Waits);
+            }
         }
         let stream = Stream::Reading;
         let watermark = snapshot.stream(stream).watermark.clone();
@@ -448,7 +458,8 @@ impl Capture<'_> {
             freshness: Freshness::New,
             at: (self.options.clock)(),
         };
-        Ok(self.outbox.append(captured).await?)
+        self.outbox.append(captured).await?;
+        Ok(Found::Known)
     }
 
     /// Fetches and appends some pages of a stream; the next page is fetched while one is committed.

@@ -134,6 +134,7 @@ pub async fn run(
         stop,
         board: Arc::clone(&board),
         lives: BTreeMap::new(),
+        ending: BTreeMap::new(),
         refused: BTreeMap::new(),
         tasks: JoinSet::new(),
     };
@@ -227,6 +228,8 @@ struct Fleet<'a> {
     stop: &'a CancellationToken,
     board: Arc<Board>,
     lives: BTreeMap<String, Life>,
+    /// The last life of each that is not served any more: cancelled when it has ended.
+    ending: BTreeMap<String, CancellationToken>,
     /// Those that cannot be set up and have no life.
     refused: BTreeMap<String, Arc<RestError>>,
     tasks: JoinSet<Summary>,
@@ -269,6 +272,7 @@ impl Fleet<'_> {
             self.board.remove(&name);
             if let Some(life) = self.lives.remove(&name) {
                 life.stop.cancel();
+                self.ending.insert(name, life.ended);
             }
         }
         self.refused.clear();
@@ -276,17 +280,20 @@ impl Fleet<'_> {
             self.refuse(desk, cause);
         }
         for (pipeline, settings) in changed {
-            let before = self.lives.remove(&pipeline.desk.name);
-            if let Some(life) = &before {
-                life.stop.cancel();
-            }
+            let before = match self.lives.remove(&pipeline.desk.name) {
+                Some(life) => {
+                    life.stop.cancel();
+                    Some(life.ended)
+                }
+                None => self.ending.remove(&pipeline.desk.name),
+            };
             let life = Life { settings, stop: self.stop.child_token(), ended: CancellationToken::new() };
             self.board.put(Arc::clone(&pipeline.desk));
             let (stop, ended, name) = (life.stop.clone(), life.ended.clone(), pipeline.desk.name.clone());
             self.tasks.spawn(async move {
                 // Two lives of one outbox do not overlap.
                 if let Some(before) = before {
-                    before.ended.cancelled().await;
+                    before.cancelled().await;
                 }
                 let summary = revive(Arc::new(pipeline), stop).await;
                 ended.cancel();
@@ -517,7 +524,11 @@ impl Pipeline {
                 break result;
             }
         };
-        self.desk.set(Slot::Closed("packhorse is stopping".to_owned()));
+        let why = match &result {
+            Ok(()) => "packhorse is stopping, or has new settings for it".to_owned(),
+            Err(error) => crate::chain(error),
+        };
+        self.desk.close(why).await;
         summary.outbox = Some(outbox.snapshot());
         // Closing syncs, which takes its time on a slow disk.
         let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;

@@ -117,6 +117,8 @@ pub enum Answer {
     Groups(Vec<Group>),
     /// How far it has come, of how much where that is known.
     Progress(u64, Option<u64>),
+    /// It waits, and for what.
+    Waits(String),
     /// What was done, for people, with what is wrong, if anything is.
     Told(Told),
     /// It could not be done.

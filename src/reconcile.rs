@@ -9,7 +9,8 @@
 //! Only rows that capture has passed (up to the watermark) are compared; a destination that lacks the later ones will get them by itself.
 //! Ranges are whole hours, and begin with the first row that the source still has: what was pruned there is not surplus at the destination.
 //!
-//! Of capture it uses [`capture::needed`] alone, so that a row that is captured again brings its catalog as any other does (I1).
+//! Of capture it uses [`capture::needed`], so that a row that is captured again brings its catalog as any other does (I1), and
+//! [`capture::is_captured_one`]: what another database holds is not what is missing.
 //!
 //! The one rule: a row is called missing, and appended again, only when an answer of the destination shows that it is not there and the
 //! outbox does not hold it. An answer that cannot be trusted ends the comparison.
@@ -30,7 +31,7 @@ use self::{
 };
 use crate::{
     capture,
-    domain::{Catalog, Micros, Outcome, Position, Rows, Stream, Verdict},
+    domain::{Catalog, Generation, Micros, Outcome, Position, Rows, Stream, Verdict},
     outbox::{Outbox, StoreError},
     ports::{BucketRequest, Buckets, Presence, Sink, Source, SourceError, Traffic},
 };
@@ -81,6 +82,15 @@ pub enum ReconcileError {
     /// The outbox failed.
     #[error("the outbox failed")]
     Store(#[from] StoreError),
+    /// Nothing may be queued from another database.
+    #[error(
+        "the database is not the one that this outbox was captured from: {queued} rows were queued; `packhorse run` delivers what waits and then takes \
+         this database for what it is, after that repeat this command"
+    )]
+    Replaced {
+        /// Rows that were appended.
+        queued: u64,
+    },
     /// The destination does not answer as it should.
     #[error("the destination does not say what it has: {0}")]
     Destination(Outcome),
@@ -110,6 +120,8 @@ pub enum Progress {
 /// What the source and the outbox hold, before the destination is asked.
 #[derive(Debug)]
 pub struct Survey {
+    /// Of the outbox.
+    generation: Generation,
     streams: Vec<StreamSurvey>,
     queued: BTreeMap<Place, Queued>,
 }
@@ -132,6 +144,13 @@ impl Survey {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, ReconcileError> {
         source.connect().await?;
+        let generation = outbox.snapshot().meta.generation;
+        match options.purpose {
+            Purpose::Mend if !capture::is_captured_one(source, outbox, generation).await? => {
+                return Err(ReconcileError::Replaced { queued: 0 });
+            }
+            Purpose::Mend | Purpose::Look => {}
+        }
         let queued = queued::count(outbox).await?;
         let mut streams = Vec::new();
         for stream in Stream::ALL {
@@ -139,7 +158,7 @@ impl Survey {
             let since = options.since.map(|since| Micros::of_hour(since.hour()));
             streams.push(survey_stream(source, stream, upto, since, &queued, progress).await?);
         }
-        Ok(Self { streams, queued })
+        Ok(Self { generation, streams, queued })
     }
 
     /// What asking the destination is going to cost.
@@ -517,8 +536,13 @@ impl Look<'_> {
         let needed = capture::needed(&rows, &catalog, &snapshot.catalog);
         self.catalog = Some(catalog);
         let (stream, count) = (rows.stream(), rows.len() as u64);
-        // Some may have been committed late, and are yet to be found by an audit.
-        self.outbox.append_again(rows, needed, (self.options.clock)()).await?;
+        let generation = self.survey.generation;
+        if !capture::is_captured_one(self.source, self.outbox, generation).await?
+            // Some may have been committed late, and are yet to be found by an audit.
+            || !self.outbox.append_again(rows, needed, generation, (self.options.clock)()).await?
+        {
+            return Err(ReconcileError::Replaced { queued: self.queued });
+        }
         self.queued += count;
         self.report.totals(stream).queued += count;
         Ok(())

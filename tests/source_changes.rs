@@ -209,14 +209,46 @@ async fn another_houses_database_in_its_place_puts_no_row_into_a_wrong_room() {
         assert_exit(&gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
         scene.proxy.restore().await;
         once(&gateway).await;
-        let comparison = scene.compare().await;
-        assert_eq!((comparison.readings.lost, comparison.node_states.lost, comparison.wrong_rooms), (0, 0, 0), "{comparison}");
-        let houses = houses(&scene).await;
-        let other: i64 = houses.iter().filter(|(address, _)| address.starts_with("9 Other")).map(|(_, count)| count).sum();
-        let old: i64 = houses.iter().filter(|(address, _)| *address == first[0].0).map(|(_, count)| count).sum();
-        assert_eq!((other, old), (2_496 * 4, 2_001 * 4), "{houses:?}");
+        assert_in_the_houses_that_they_are_of(&scene, &first[0].0).await;
         scene.central.kill();
     }
+}
+
+/// The rows of the house of before and of the one in its place, and every one of them.
+async fn assert_in_the_houses_that_they_are_of(scene: &Scene, before: &str) {
+    let comparison = scene.compare().await;
+    assert_eq!((comparison.readings.lost, comparison.node_states.lost, comparison.wrong_rooms), (0, 0, 0), "{comparison}");
+    let houses = houses(scene).await;
+    let other: i64 = houses.iter().filter(|(address, _)| address.starts_with("9 Other")).map(|(_, count)| count).sum();
+    let old: i64 = houses.iter().filter(|(address, _)| address == before).map(|(_, count)| count).sum();
+    assert_eq!((other, old), (2_496 * 4, 2_001 * 4), "{houses:?}");
+}
+
+/// Rows of it up to the watermarks of the one before would be taken for that one's, and its rooms for those of what waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_another_database_is_queued_again_or_mended_into_what_waits_of_the_one_before() {
+    let scene = scene(Schema::classic(), "packhorse").await;
+    let gateway = gateway(&scene);
+    rows(&scene, 3_000, 2_000, 1).await;
+    once(&gateway).await;
+    let first = houses(&scene).await;
+    scene.proxy.cut().await;
+    rows(&scene, 1_999, 1_000, 2).await;
+    assert_exit(&gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
+    scene
+        .source
+        .run("TRUNCATE Reading; TRUNCATE NodeState; UPDATE House SET address = CONCAT('9 Other Street ', id); UPDATE Room SET name = CONCAT('other ', id)")
+        .await;
+    rows(&scene, 2_500, 5, 3).await;
+    scene.proxy.restore().await;
+    for command in [&["queue", "rewind", "--since", "beginning", "--yes"][..], &["reconcile", "--mend", "--yes"]] {
+        let refused = gateway.output(command).await;
+        assert_exit(&refused, 1);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(text.contains("the database is not the one that"), "{command:?}: {text}");
+    }
+    once(&gateway).await;
+    assert_in_the_houses_that_they_are_of(&scene, &first[0].0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,10 +12,11 @@ use tokio::time::Instant;
 use super::{Capture, CaptureError, LOOK_AGAIN, audit::Audits};
 use crate::{
     domain::{
-        Micros, Order, Position, Stream,
+        Generation, Micros, Order, Position, Stream,
         witness::{self, Sight, Standing, Witness},
     },
-    ports::{PageRequest, SourceError, SourceStream},
+    outbox::Outbox,
+    ports::{PageRequest, Source, SourceError, SourceStream},
 };
 
 /// What the source is found to be.
@@ -26,12 +27,27 @@ pub(super) enum Found {
     Waits,
 }
 
+/// Whether the source is the database that this generation of an outbox was captured from. Whoever appends rows beside capture asks it after they were
+/// read and before they enter: ids, of rows and of rooms, mean something else in another database.
+///
+/// # Errors
+/// The source's.
+pub async fn is_captured_one(source: &mut dyn Source, outbox: &Outbox, generation: Generation) -> Result<bool, SourceError> {
+    for stream in &source.connect().await?.streams {
+        if standing(source, outbox, stream).await? != Standing::Same {
+            return Ok(false);
+        }
+    }
+    // The last, so that the witnesses were those of this generation.
+    Ok(outbox.snapshot().meta.generation == generation)
+}
+
 impl Capture<'_> {
     /// Looks whether the source is what it was, and begins a new generation where it is not and nothing waits.
     pub(super) async fn look_at_generation(&mut self, streams: &[SourceStream], now: Micros) -> Result<Found, CaptureError> {
         let mut standings = Vec::new();
         for stream in streams {
-            standings.push((stream.clone(), self.standing(stream).await?));
+            standings.push((stream.clone(), standing(self.source, self.outbox, stream).await?));
         }
         if standings.iter().all(|(_, standing)| *standing == Standing::Same) {
             self.looked = Some(Instant::now());
@@ -81,7 +97,7 @@ impl Capture<'_> {
             return Ok(false);
         }
         for stream in &self.source.connect().await?.streams {
-            if self.standing(stream).await? != Standing::Same {
+            if standing(self.source, self.outbox, stream).await? != Standing::Same {
                 return Ok(true);
             }
         }
@@ -93,55 +109,55 @@ impl Capture<'_> {
     /// database, and no row of another one enters between two looks.
     pub(super) async fn is_last_row_there(&mut self, stream: &SourceStream) -> Result<bool, SourceError> {
         match self.outbox.snapshot().ledger(stream.stream).witnesses.last() {
-            Some(last) => Ok(self.sight(stream, last).await? == Sight::Same),
+            Some(last) => Ok(sight(self.source, stream, last).await? == Sight::Same),
             None => Ok(true),
         }
     }
+}
 
-    async fn standing(&mut self, stream: &SourceStream) -> Result<Standing, SourceError> {
-        let witnesses = self.outbox.snapshot().ledger(stream.stream).witnesses.clone();
-        let mut sights = Vec::new();
-        for witness in witnesses.last().into_iter().chain(witnesses.first()) {
-            sights.push(self.sight(stream, witness).await?);
-        }
-        if sights.iter().all(|sight| *sight == Sight::Same) {
-            return Ok(Standing::Same);
-        }
-        sights.clear();
-        for witness in &witnesses {
-            sights.push(self.sight(stream, witness).await?);
-        }
-        Ok(witness::judge(&sights))
+async fn standing(source: &mut dyn Source, outbox: &Outbox, stream: &SourceStream) -> Result<Standing, SourceError> {
+    let witnesses = outbox.snapshot().ledger(stream.stream).witnesses.clone();
+    let mut sights = Vec::new();
+    for witness in witnesses.last().into_iter().chain(witnesses.first()) {
+        sights.push(sight(source, stream, witness).await?);
     }
+    if sights.iter().all(|sight| *sight == Sight::Same) {
+        return Ok(Standing::Same);
+    }
+    sights.clear();
+    for witness in &witnesses {
+        sights.push(sight(source, stream, witness).await?);
+    }
+    Ok(witness::judge(&sights))
+}
 
-    async fn sight(&mut self, stream: &SourceStream, witness: &Witness) -> Result<Sight, SourceError> {
-        let after = match witness.position.clone() {
-            Position::Start => return Ok(Sight::Gone),
-            Position::Id(id) => Position::Id(id.saturating_sub(1)),
-            Position::Key { time, mut rest } => {
-                if let Some(last) = rest.last_mut() {
-                    *last = last.saturating_sub(1);
-                }
-                Position::Key { time, rest }
+async fn sight(source: &mut dyn Source, stream: &SourceStream, witness: &Witness) -> Result<Sight, SourceError> {
+    let after = match witness.position.clone() {
+        Position::Start => return Ok(Sight::Gone),
+        Position::Id(id) => Position::Id(id.saturating_sub(1)),
+        Position::Key { time, mut rest } => {
+            if let Some(last) = rest.last_mut() {
+                *last = last.saturating_sub(1);
             }
-        };
-        if matches!((stream.order, &after), (Order::Id, Position::Key { .. }) | (Order::Key, Position::Id(_))) {
-            // A table that is paged otherwise now is told where it is read.
-            return Ok(Sight::Same);
+            Position::Key { time, rest }
         }
-        let request = PageRequest { stream: stream.stream, after, before: None, limit: 1 };
-        let page = match self.source.page(&request).await {
-            // Whatever it is, it is not what was captured.
-            Err(SourceError::Row { .. }) => return Ok(Sight::Other),
-            page => page?,
-        };
-        let there = (!page.is_empty()).then(|| super::position(stream, &page, 0)).transpose()?;
-        Ok(if there.as_ref() != Some(&witness.position) {
-            Sight::Gone
-        } else if page.key_hash(0, stream.order, &mut String::new()) == witness.hash {
-            Sight::Same
-        } else {
-            Sight::Other
-        })
+    };
+    if matches!((stream.order, &after), (Order::Id, Position::Key { .. }) | (Order::Key, Position::Id(_))) {
+        // A table that is paged otherwise now is told where it is read.
+        return Ok(Sight::Same);
     }
+    let request = PageRequest { stream: stream.stream, after, before: None, limit: 1 };
+    let page = match source.page(&request).await {
+        // Whatever it is, it is not what was captured.
+        Err(SourceError::Row { .. }) => return Ok(Sight::Other),
+        page => page?,
+    };
+    let there = (!page.is_empty()).then(|| super::position(stream, &page, 0)).transpose()?;
+    Ok(if there.as_ref() != Some(&witness.position) {
+        Sight::Gone
+    } else if page.key_hash(0, stream.order, &mut String::new()) == witness.hash {
+        Sight::Same
+    } else {
+        Sight::Other
+    })
 }

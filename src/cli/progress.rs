@@ -94,6 +94,21 @@ impl Progress {
         }
     }
 
+    /// Nothing happens, for this reason.
+    pub fn waits(&mut self, what: &str, why: &str) {
+        match &mut self.shown {
+            Shown::Bar(bar) => {
+                bar.set_message(format!("{what}: {why} "));
+                bar.tick();
+            }
+            Shown::Lines { last, .. } => {
+                *last = Instant::now();
+                eprintln!("{what}: {why}");
+            }
+            Shown::Nothing => {}
+        }
+    }
+
     /// Makes room for the answer.
     pub fn clear(&mut self) {
         if let Shown::Bar(bar) = &self.shown {

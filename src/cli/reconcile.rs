@@ -166,12 +166,17 @@ fn refused(error: ReconcileError) -> CliError {
     let is_away = match &error {
         ReconcileError::Source(SourceError::Unreachable { .. } | SourceError::Denied { .. }) => true,
         ReconcileError::Destination(outcome) => outcome.verdict == Verdict::NotStored,
-        ReconcileError::Source(_) | ReconcileError::Store(_) | ReconcileError::Full { .. } => false,
+        ReconcileError::Source(_) | ReconcileError::Store(_) | ReconcileError::Replaced { .. } | ReconcileError::Full { .. } => {
+            false
+        }
     };
     let what = error.to_string();
     let cause = match error {
         ReconcileError::Store(cause) => Some(cause.into()),
-        ReconcileError::Source(_) | ReconcileError::Destination(_) | ReconcileError::Full { .. } => None,
+        ReconcileError::Source(_)
+        | ReconcileError::Destination(_)
+        | ReconcileError::Replaced { .. }
+        | ReconcileError::Full { .. } => None,
     };
     if is_away { CliError::Unreachable { what, cause } } else { CliError::Failed { what, cause } }
 }

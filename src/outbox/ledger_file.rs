@@ -54,7 +54,7 @@ impl LedgerFile {
         Ok(bytes.len() as u64)
     }
 
-    /// Reads it; `None` when there is none, or none of this outbox that can be understood, which is told.
+    /// Reads it; `None` when there is none, or none of this outbox and generation that can be understood, which is told.
     pub(super) fn read(outbox: &Path, meta: &Meta) -> Result<Option<Self>, StoreError> {
         let path = outbox.join(NAME);
         let bytes = match std::fs::read(&path) {
@@ -64,6 +64,13 @@ impl LedgerFile {
         };
         let found =
             Self::decode(&bytes).filter(|found| found.meta.source == meta.source && found.meta.destination == meta.destination);
+        if let Some(found) = &found
+            && found.meta.generation != meta.generation
+        {
+            // What is counted there and the rows by which the source is known again are of another database.
+            tracing::info!(path = %path.display(), "the copy of the ledger is of another generation of the source: it is of no help");
+            return Ok(None);
+        }
         if found.is_none() {
             tracing::warn!(path = %path.display(), "the copy of the ledger is damaged: it is of no help");
         }
@@ -113,6 +120,7 @@ mod tests {
         assert_eq!(LedgerFile::read(dir.path(), &meta).unwrap(), None);
         file().write(dir.path()).unwrap();
         assert_eq!(LedgerFile::read(dir.path(), &meta).unwrap(), Some(file()));
+        assert_eq!(LedgerFile::read(dir.path(), &Meta { generation: Generation(1), ..meta.clone() }).unwrap(), None);
         assert_eq!(LedgerFile::read(dir.path(), &Meta { source: SourceId(7), ..meta }).unwrap(), None);
         let bytes = std::fs::read(dir.path().join(NAME)).unwrap();
         for at in 0..bytes.len() {

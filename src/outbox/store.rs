@@ -465,7 +465,18 @@ fn snapshots(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// A crash while sled wrote a snapshot leaves a file that makes it refuse to open.
+/// They are of a life that has ended: one that still has the store locked is about to finish them.
 fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
+    let file = match File::open(path.join("db")) {
+        Ok(file) => Some(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(cause) => return Err(io_error(format!("opening {}", path.join("db").display()))(cause)),
+    };
+    // As sled locks it, until the end of this function.
+    let lock = file.as_ref().map(|file| rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive));
+    if matches!(lock, Some(Err(rustix::io::Errno::WOULDBLOCK))) {
+        return Ok(());
+    }
     for snapshot in snapshots(path)?.iter().filter(|path| path.extension().is_some_and(|end| end == "generating")) {
         std::fs::remove_file(snapshot).map_err(io_error(format!("removing {}", snapshot.display())))?;
     }

@@ -574,6 +574,19 @@ async fn leftovers_and_damage_of_sled_snapshots_are_cleared_and_every_row_is_the
 }
 
 #[tokio::test]
+async fn a_snapshot_that_a_running_store_is_writing_is_left_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path());
+    let writing = dir.path().join("gen-000001/snap.0000000000000FFF.generating");
+    std::fs::write(&writing, b"half").unwrap();
+    assert!(matches!(Outbox::open(dir.path(), &options()), Err(StoreError::InUse { .. })));
+    assert!(writing.exists());
+    drop(outbox);
+    drop(open(dir.path()));
+    assert!(!writing.exists());
+}
+
+#[tokio::test]
 async fn new_rows_and_repeats_do_not_share_a_batch_and_stay_what_they_are_when_held() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path());
@@ -675,10 +688,12 @@ async fn where_repeats_are_to_be_expected_a_start_does_not_forget_it() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = open(dir.path());
     outbox.start_after_another(Stream::NodeState, Position::Id(5)).await.unwrap();
-    outbox.append_again(Rows::empty(Stream::NodeState), Vec::new(), AT).await.unwrap();
+    assert!(
+        outbox.append_again(Rows::empty(Stream::NodeState), Vec::new(), outbox.snapshot().meta.generation, AT).await.unwrap()
+    );
     assert_eq!(outbox.snapshot().ledger(Stream::NodeState).repeats, Repeats::All);
     outbox.start(Stream::Reading, Position::Start).await.unwrap();
     outbox.append(captured(0..10)).await.unwrap();
-    outbox.append_again(captured(0..10).rows, Vec::new(), AT).await.unwrap();
+    assert!(outbox.append_again(captured(0..10).rows, Vec::new(), outbox.snapshot().meta.generation, AT).await.unwrap());
     assert_eq!(outbox.snapshot().ledger(Stream::Reading).repeats, Repeats::UpTo(captured(0..10).watermark));
 }

@@ -9,7 +9,7 @@ use super::{
     Captured, LedgerChange, Outbox, StoreError, StreamState, codec, data_dir, format, lock, off_thread, parked, read_run,
     sidecar::Keeper, store::Store, writer::Writer,
 };
-use crate::domain::{Entity, Freshness, LocalId, LocalRef, Micros, Rows, Seq, Stream};
+use crate::domain::{Entity, Freshness, Generation, LocalId, LocalRef, Micros, Rows, Seq, Stream};
 
 /// Parked chunks that are changed in one commit.
 const TAKE_CHUNKS_MAX: usize = 16;
@@ -143,21 +143,27 @@ impl Outbox {
     }
 
     /// Appends rows that were captured before, with the catalog that they need and the watermark as it is (I1, I4). The
-    /// ledger has counted them, but for late ones, which an audit finds and captures once more: as repeats, then.
+    /// ledger has counted them, but for late ones, which an audit finds and captures once more: as repeats, then. `false`, and nothing is changed,
+    /// where the outbox is not of that generation any more.
     pub async fn append_again(
         &self,
         rows: Rows,
         catalog: Vec<(LocalRef, Entity<LocalId>)>,
+        generation: Generation,
         at: Micros,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let path = self.path().to_owned();
         let change = move |store: &Store, writer: &mut Writer, keeper: &mut Keeper| {
+            if writer.meta().generation != generation {
+                return Ok(false);
+            }
             let stream = rows.stream();
             writer.expect_repeats(store, stream)?;
             let watermark = writer.streams()[usize::from(stream.number())].watermark.clone();
             let captured = Captured { rows, watermark, catalog, freshness: Freshness::Repeat, at };
             keeper.reach_down(&path, writer, &captured.rows).inspect_err(|_| store.give_up())?;
-            writer.append(store, &captured, &LedgerChange::default())
+            writer.append(store, &captured, &LedgerChange::default())?;
+            Ok(true)
         };
         self.change_kept(change).await
     }

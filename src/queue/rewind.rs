@@ -3,11 +3,12 @@
 //! So nothing that runs is disturbed (I4), and a rewind that is cut off is simply begun again: a destination tells a repeat by its identity (I6).
 //! It waits while the outbox is full (I7), for the sender makes room.
 //!
-//! The one rule: rows beyond the watermark are capture's, not ours.
+//! The one rule: rows beyond the watermark are capture's, not ours, and so is everything in another database than the one that was captured.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Answer, Answers, FailureKind, QueueError, Told};
 use crate::{
@@ -23,6 +24,8 @@ const PAGE_ROWS: u32 = 10_000;
 const COUNT_MAX: u64 = 10_000_000;
 /// How often is looked whether there is room again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often is told that it waits for room.
+const WAITING_IS_TOLD: Duration = Duration::from_secs(10);
 
 /// From where on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,8 +91,12 @@ pub async fn run(
     limits: &Limits,
     answers: &Answers,
 ) -> Result<(), QueueError> {
+    let generation = outbox.snapshot().meta.generation;
     let streams = source.connect().await.map_err(|error| refused(&error))?.streams;
     let mut catalog = source.catalog().await.map_err(|error| refused(&error))?;
+    if !capture::is_captured_one(source, outbox, generation).await.map_err(|error| refused(&error))? {
+        return Err(replaced(outbox, 0));
+    }
     let mut begins = Vec::new();
     let mut expected = 0;
     for stream in streams {
@@ -116,7 +123,7 @@ pub async fn run(
     for (stream, after, watermark) in begins {
         let mut request = PageRequest { stream: stream.stream, after, before: None, limit: PAGE_ROWS };
         loop {
-            room(outbox, limits, appended).await?;
+            room(outbox, limits, appended, answers).await?;
             let page = source.page(&request).await.map_err(|error| refused(&error))?;
             let old = (0..page.len())
                 .take_while(|row| place(&stream, &page, *row).is_some_and(|place| is_behind(&place, &watermark)))
@@ -134,8 +141,12 @@ pub async fn run(
                 catalog = source.catalog().await.map_err(|error| refused(&error))?;
                 needed = capture::needed(&page, &catalog, &outbox.snapshot().catalog);
             }
-            appended += page.len() as u64;
-            outbox.append_again(page, needed, (limits.clock)()).await?;
+            let rows = page.len() as u64;
+            let is_captured_one = capture::is_captured_one(source, outbox, generation).await.map_err(|error| refused(&error))?;
+            if !is_captured_one || !outbox.append_again(page, needed, generation, (limits.clock)()).await? {
+                return Err(replaced(outbox, appended));
+            }
+            appended += rows;
             answers.give(Answer::Progress(appended, Some(expected.max(appended)))).await?;
             if is_last {
                 break;
@@ -146,12 +157,29 @@ pub async fn run(
     answers.give(Answer::Told(Told { text, rows: appended, wrong: Vec::new() })).await
 }
 
+fn replaced(outbox: &Outbox, appended: u64) -> QueueError {
+    let text = format!(
+        "the database is not the one that {} was captured from: {appended} rows were queued again; `packhorse run` delivers what waits and then \
+         takes this database for what it is, after that repeat this command",
+        outbox.path().display()
+    );
+    QueueError::told(FailureKind::Other, text)
+}
+
 /// Returns when there is room for another page.
-async fn room(outbox: &Outbox, limits: &Limits, appended: u64) -> Result<(), QueueError> {
+async fn room(outbox: &Outbox, limits: &Limits, appended: u64, answers: &Answers) -> Result<(), QueueError> {
+    let mut told: Option<Instant> = None;
     loop {
         let Some(why) = outbox.why_full(limits.outbox_bytes_max, limits.disk_reserve_bytes).await? else { return Ok(()) };
         match limits.drained {
-            Drained::Yes => tokio::time::sleep(PAUSE).await,
+            Drained::Yes => {
+                // Also for whoever asked: who hears nothing takes the daemon for dead.
+                if told.is_none_or(|at| at.elapsed() >= WAITING_IS_TOLD) {
+                    answers.give(Answer::Waits(format!("{why}: waits for room after {appended} rows"))).await?;
+                    told = Some(Instant::now());
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
             Drained::No => {
                 let text =
                     format!("{why}: {appended} rows were queued again until then; start `packhorse run` and repeat this command");

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{RwLock, watch},
+    time::{Instant, timeout},
+};
 
 use super::{DestinationStatus, Sender, gather, of_closed, watermarks};
 use crate::{
@@ -22,6 +25,8 @@ use crate::{
 
 /// How long a request waits for an outbox that is being opened.
 const OPENING_MAX: Duration = Duration::from_secs(5);
+/// How long an outbox that closes waits for requests to let go of it: only a commit that one of them began keeps them.
+const LETTING_GO_MAX: Duration = Duration::from_secs(5);
 
 /// Makes a connection to the source.
 pub type Connect = Box<dyn Fn() -> Result<Box<dyn Source>, SourceError> + Send + Sync>;
@@ -52,6 +57,8 @@ pub struct Desk {
     /// The way to the source, for what reads it again.
     pub connect: Connect,
     slot: watch::Sender<Slot>,
+    /// Read by each request that works on its outbox.
+    in_use: RwLock<()>,
     rate: Mutex<Option<f64>>,
     /// When there was progress last, or no work.
     went_on: Mutex<Instant>,
@@ -72,6 +79,7 @@ impl Desk {
             limits,
             connect,
             slot: watch::Sender::new(Slot::Opening),
+            in_use: RwLock::default(),
             rate: Mutex::new(None),
             went_on: Mutex::new(Instant::now()),
         }
@@ -80,6 +88,23 @@ impl Desk {
     /// What has become of its outbox.
     pub fn set(&self, slot: Slot) {
         self.slot.send_replace(slot);
+    }
+
+    /// Its outbox closes, for this reason. Returns when the requests that work on it have ended: the next life cannot open it before.
+    pub async fn close(&self, why: String) {
+        self.set(Slot::Closed(why));
+        let _ = timeout(LETTING_GO_MAX, self.in_use.write()).await;
+    }
+
+    /// Waits until its outbox closes, and says why.
+    async fn closes(&self) -> QueueError {
+        let mut slot = self.slot.subscribe();
+        let why = match slot.wait_for(|slot| !matches!(slot, Slot::Open(_))).await.as_deref() {
+            Ok(Slot::Closed(why)) => why.clone(),
+            Ok(Slot::Opening | Slot::Open(_)) | Err(_) => "it is opened again".to_owned(),
+        };
+        let text = format!("the outbox was closed before this was done ({why}): repeat this command when it is open again");
+        QueueError::told(FailureKind::Other, text)
     }
 
     /// Its outbox, if that is open now.
@@ -118,7 +143,7 @@ impl Desk {
     async fn open(&self) -> Result<Outbox, String> {
         let mut slot = self.slot.subscribe();
         let opened = slot.wait_for(|slot| !matches!(slot, Slot::Opening));
-        let Ok(Ok(slot)) = tokio::time::timeout(OPENING_MAX, opened).await else {
+        let Ok(Ok(slot)) = timeout(OPENING_MAX, opened).await else {
             return Err("the outbox is being opened, which takes its time: try again".to_owned());
         };
         match &*slot {
@@ -172,7 +197,16 @@ impl Desk {
             }
             _ => {}
         }
+        let _in_use = self.in_use.read().await;
         let outbox = self.open().await.map_err(|why| QueueError::told(FailureKind::Outbox, why))?;
+        // Long work ends with the life of the outbox that it works on (every step of it is whole): it would keep the next one from opening it.
+        tokio::select! {
+            done = self.on_outbox(outbox, request, answers) => done,
+            closed = self.closes() => Err(closed),
+        }
+    }
+
+    async fn on_outbox(&self, outbox: Outbox, request: Request, answers: &Answers) -> Result<(), QueueError> {
         match request {
             Request::Rewind(since) => {
                 let refused = |error: SourceError| QueueError::told(FailureKind::Unreachable, crate::chain(&error));

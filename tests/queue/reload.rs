@@ -139,3 +139,30 @@ async fn a_wrong_token_parks_nothing_and_is_mended_by_its_file_and_a_reload() {
     assert_eq!(status["destinations"][0]["parked"], 0, "{status}");
     daemon.terminate().await;
 }
+
+/// A rewind waits for room, which only the sender of the next life can make: it ends, and does not keep that life from its outbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewind_that_waits_for_room_says_so_and_ends_when_a_reload_closes_its_outbox() {
+    let mut scene = Scene::captured().await;
+    let good = std::fs::read_to_string(scene.gateway.config()).unwrap();
+    let full = good.replace("disk_reserve = \"1MiB\"", "disk_reserve = \"8EiB\"");
+    assert_ne!(full, good);
+    std::fs::write(scene.gateway.config(), &full).unwrap();
+    let daemon = scene.daemon().await;
+    let said = scene.dir.path().join("rewind.log");
+    let mut rewind = scene.gateway.spawn_logging(&["queue", "rewind", "--since", "beginning", "--yes"], &said);
+    let says = async |words: &str| {
+        let began = Instant::now();
+        while !std::fs::read_to_string(&said).unwrap_or_default().contains(words) {
+            assert!(began.elapsed() < Duration::from_mins(3), "it does not say {words:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    says("waits for room").await;
+    std::fs::write(scene.gateway.config(), &good).unwrap();
+    assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+    says("the outbox was closed before this was done").await;
+    assert_eq!(rewind.0.wait().unwrap().code(), Some(1));
+    scene.central.restart().await;
+    scene.arrives().await;
+}

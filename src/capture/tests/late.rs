@@ -170,7 +170,7 @@ async fn a_late_row_that_an_operator_let_be_captured_again_before_it_was_found_i
         .count();
     let (rows, ledger) =
         (page.slice(0, behind), outbox.ledger(Side::Behind, Stream::Reading, i64::MIN, usize::MAX).await.unwrap());
-    outbox.append_again(rows, Vec::new(), Micros(0)).await.unwrap();
+    assert!(outbox.append_again(rows, Vec::new(), outbox.snapshot().meta.generation, Micros(0)).await.unwrap());
     let counted = outbox.ledger(Side::Behind, Stream::Reading, i64::MIN, usize::MAX).await.unwrap();
     assert_eq!(counted, ledger, "nothing is counted twice");
     // What was looked at before is written after: it takes nothing back.

@@ -113,7 +113,13 @@ pub(super) fn tell(destination: &str, answer: Answer, progress: &mut Progress) -
     match answer {
         Answer::Progress(done, of) => {
             progress.expect(of);
+            // Not what it waited for any more.
+            progress.say("");
             progress.at(done);
+            Ok(())
+        }
+        Answer::Waits(why) => {
+            progress.waits(destination, &why);
             Ok(())
         }
         Answer::Told(told) => {
