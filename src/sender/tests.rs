@@ -32,6 +32,8 @@ enum Fault {
     LostAnswer,
     /// The answer is lost, and everything is stored so much later.
     StoredLater(Duration),
+    /// Nothing is answered until the client gives up after `gives_up`; everything is stored `stored` after it was sent.
+    Silent { gives_up: Duration, stored: Duration },
     /// Everything is stored, and the connection breaks: not for the first time, so that its size is suspected.
     TooLargeByBreaks,
     /// The server never answers.
@@ -214,6 +216,11 @@ impl Sink for ModelSink {
             Some(Fault::Verdict(verdict)) => return delivered(verdict),
             Some(Fault::Error) => return error(),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Silent { gives_up, stored }) => {
+                self.with(|model| model.stored_later.push((Instant::now() + stored, delivery.rows.clone())));
+                sleep(gives_up).await;
+                return Delivered { took: took + gives_up, answered: took + gives_up, ..delivered(Verdict::Unknown) };
+            }
             Some(Fault::StoredLater(later)) => {
                 self.with(|model| model.stored_later.push((Instant::now() + later, delivery.rows.clone())));
                 return delivered(Verdict::Unknown);
