@@ -290,16 +290,15 @@ impl RestSink {
         }
     }
 
-    /// What only a packhorse receiver is told of a run. A run begins where the oldest record waits: with one request in flight that is the
-    /// cursor, or behind it.
+    /// What only a packhorse receiver is told of a run.
     fn run_headers(&self, bounds: &Bounds, stream: Stream) -> header::HeaderMap {
         let mut headers = header::HeaderMap::new();
         if !self.is_packhorse() {
             headers.insert(wire::PLAIN_HEADER, header::HeaderValue::from_static("1"));
             return headers;
         }
-        let Bounds { source, generation, epoch, first, end, taken } = *bounds;
-        let run = wire::Run { source, generation, epoch, stream, first, end, cursor: first, taken };
+        let Bounds { source, generation, epoch, first, end, cursor, taken } = *bounds;
+        let run = wire::Run { source, generation, epoch, stream, first, end, cursor, taken };
         for (name, text) in run.headers() {
             if let Ok(value) = header::HeaderValue::from_str(&text) {
                 headers.insert(name, value);

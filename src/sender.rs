@@ -369,6 +369,8 @@ impl Sender<'_> {
         let mut delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
         delivery.bounds.epoch = state.epoch_elsewhere(batch.epoch);
         delivery.bounds.taken = state.elsewhere.taken;
+        // What goes out behind the cursor may be from beyond the batch, and before it, as a proof.
+        delivery.bounds.cursor = state.cursor.min(batch.first);
         let (stream, rows, since) = (batch.rows.stream(), sent.len(), (self.options.clock)());
         self.options.helm.tell(Doing::Sending { stream, rows, since });
         let front = self.front_mut(stream);

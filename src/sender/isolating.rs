@@ -185,7 +185,8 @@ impl Sender<'_> {
             *from = end;
             let before = self.front_mut(rows.stream()).doubt.replace(Doubt { end, sent: Sent::Each });
             self.intend(batch, Extent::Parts).await?;
-            let delivered = self.deliver(&behind, &[row], snapshot).await;
+            // Alone: a receiver takes note of how far a run goes.
+            let delivered = self.deliver(&behind.only(row), &[0], snapshot).await;
             match (delivered.outcome.verdict, delivered.outcome.trace) {
                 (Verdict::Accepted, _) => return Ok(Beyond::Accepted),
                 (Verdict::Refused, _) | (Verdict::Unknown, Trace::Unlikely) => self.front_mut(rows.stream()).doubt = before,
