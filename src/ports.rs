@@ -226,6 +226,8 @@ pub struct Bounds {
     pub first: Seq,
     /// The seq after its last.
     pub end: Seq,
+    /// What comes before it is settled, and needs no receipt; at most `first`.
+    pub cursor: Seq,
     /// The highest seq of that epoch that the destination took, where it is one that says so.
     pub taken: Option<Seq>,
 }

@@ -9,6 +9,7 @@ mod certificate;
 pub mod classify;
 mod client;
 mod exchange;
+mod lines;
 pub mod look;
 mod lookup;
 mod memory;
@@ -25,7 +26,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use reqwest::{Client, header};
+use reqwest::header;
 use tokio::time::Instant;
 
 use crate::{
@@ -38,7 +39,7 @@ use address::Address;
 use calls::Call;
 use classify::Answer;
 pub use client::proxy_of_environment;
-use client::{Recipe, basic};
+use client::{Recipe, Wired, basic};
 use exchange::{Exchanged, Terms};
 use memory::Memory;
 
@@ -151,9 +152,7 @@ pub struct RestSink {
     secrets: Vec<String>,
     /// What clients are made of.
     recipe: Recipe,
-    client: Mutex<Client>,
-    /// The port that connections lead to.
-    port: u16,
+    client: Mutex<Wired>,
     memory: Mutex<Memory>,
     is_packhorse: AtomicBool,
     /// Whether a legacy server numbers its node states, which the older table does; as last seen.
@@ -201,20 +200,20 @@ impl RestSink {
         let options = Options { url: String::new(), auth, ..options };
         let recipe = Recipe::new(&options, &address)?;
         let client = Mutex::new(recipe.build()?);
-        let mut sink = Self {
+        let sink = Self {
             address,
             options,
             secrets,
             recipe,
             client,
-            port: 0,
             memory: Mutex::default(),
             is_packhorse: AtomicBool::new(false),
             numbers_states: Mutex::new(None),
             requests: AtomicU64::new(0),
             body_bytes: AtomicU64::new(0),
         };
-        sink.port = sink.peer()?.1;
+        // That there is a host.
+        sink.peer()?;
         Ok(sink)
     }
 
@@ -226,7 +225,6 @@ impl RestSink {
             connect_deadline: self.options.connect_deadline,
             answer_deadline,
             stall_deadline: self.options.stall_deadline,
-            port: self.port,
             headers,
             list_bytes_max: exchange::LIST_BYTES_MAX,
         };
@@ -290,16 +288,15 @@ impl RestSink {
         }
     }
 
-    /// What only a packhorse receiver is told of a run. A run begins where the oldest record waits: with one request in flight that is the
-    /// cursor, or behind it.
+    /// What only a packhorse receiver is told of a run.
     fn run_headers(&self, bounds: &Bounds, stream: Stream) -> header::HeaderMap {
         let mut headers = header::HeaderMap::new();
         if !self.is_packhorse() {
             headers.insert(wire::PLAIN_HEADER, header::HeaderValue::from_static("1"));
             return headers;
         }
-        let Bounds { source, generation, epoch, first, end, taken } = *bounds;
-        let run = wire::Run { source, generation, epoch, stream, first, end, cursor: first, taken };
+        let Bounds { source, generation, epoch, first, end, cursor, taken } = *bounds;
+        let run = wire::Run { source, generation, epoch, stream, first, end, cursor, taken };
         for (name, text) in run.headers() {
             if let Ok(value) = header::HeaderValue::from_str(&text) {
                 headers.insert(name, value);

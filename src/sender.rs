@@ -369,6 +369,8 @@ impl Sender<'_> {
         let mut delivery = prepare::translate(batch, sent, &snapshot.mappings, snapshot.meta.source);
         delivery.bounds.epoch = state.epoch_elsewhere(batch.epoch);
         delivery.bounds.taken = state.elsewhere.taken;
+        // A record from beyond the batch lies behind the cursor, and a proof before it.
+        delivery.bounds.cursor = state.cursor.min(batch.first);
         let (stream, rows, since) = (batch.rows.stream(), sent.len(), (self.options.clock)());
         self.options.helm.tell(Doing::Sending { stream, rows, since });
         let front = self.front_mut(stream);

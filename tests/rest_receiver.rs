@@ -43,7 +43,9 @@ fn delivery(first: u64, nodes: &[i64]) -> Delivery {
         Column::Float(vec![Some(18.5); count]),
     ];
     let end = Seq(first + count as u64);
-    let bounds = Bounds { source: SourceId(7), generation: Generation(0), epoch: Epoch(1), first: Seq(first), end, taken: None };
+    let first = Seq(first);
+    let bounds =
+        Bounds { source: SourceId(7), generation: Generation(0), epoch: Epoch(1), first, end, cursor: first, taken: None };
     Delivery { bounds, rows: Rows::new(Stream::Reading, columns) }
 }
 

@@ -39,7 +39,15 @@ fn sink(url: &str) -> RestSink {
 fn delivery(rows: Rows) -> Delivery {
     let (source, generation) = (SourceId(0xfeed), Generation(3));
     Delivery {
-        bounds: Bounds { source, generation, epoch: Epoch(1), first: Seq(0), end: Seq(rows.len() as u64), taken: None },
+        bounds: Bounds {
+            source,
+            generation,
+            epoch: Epoch(1),
+            first: Seq(0),
+            end: Seq(rows.len() as u64),
+            cursor: Seq(0),
+            taken: None,
+        },
         rows,
     }
 }

@@ -105,6 +105,7 @@ fn delivery(rows: Rows) -> Delivery {
         epoch: Epoch(1),
         first: Seq(0),
         end: Seq(rows.len() as u64),
+        cursor: Seq(0),
         taken: None,
     };
     Delivery { bounds, rows }

@@ -12,13 +12,21 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use tower::util::MapResponseLayer;
 
-use super::{Options, RestError, address::Address};
+use super::{Options, RestError, address::Address, lines::Lines};
 
 /// A connection on which nothing comes is asked whether it still stands after this time, so many times, this far apart.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// A client, and the connections that it opens.
+#[derive(Clone)]
+pub(super) struct Wired {
+    pub(super) client: Client,
+    pub(super) lines: Lines,
+}
 
 /// What every client of one destination is made of.
 #[derive(Clone)]
@@ -49,12 +57,12 @@ impl Recipe {
     }
 
     /// A client without connections, which asks for the server's address anew.
-    pub(super) fn build(&self) -> Result<Client, RestError> {
+    pub(super) fn build(&self) -> Result<Wired, RestError> {
         finish(self.builder())
     }
 
     /// The same, which keeps the certificate that a server showed with each of its answers.
-    pub(super) fn build_for_a_look(&self, connect_deadline: Duration) -> Result<Client, RestError> {
+    pub(super) fn build_for_a_look(&self, connect_deadline: Duration) -> Result<Wired, RestError> {
         finish(self.builder().tls_info(true).connect_timeout(connect_deadline))
     }
 
@@ -156,14 +164,18 @@ fn proxy_of(matcher: &Matcher, address: &str) -> Option<String> {
     Some(url.to_string())
 }
 
-fn finish(builder: ClientBuilder) -> Result<Client, RestError> {
-    builder.build().map_err(|error| {
+fn finish(builder: ClientBuilder) -> Result<Wired, RestError> {
+    let lines = Lines::default();
+    let noting = lines.clone();
+    let built = builder.connector_layer(MapResponseLayer::new(move |connection| noting.noted(connection))).build();
+    let client = built.map_err(|error| {
         let mut why = error.to_string();
         if let Some(cause) = error.source() {
             why = format!("{why}: {cause}");
         }
         RestError::Client { why }
-    })
+    })?;
+    Ok(Wired { client, lines })
 }
 
 /// What Basic authentication sends.

@@ -6,13 +6,14 @@
 use std::{error::Error, io, time::Duration};
 
 use chrono::{DateTime, Utc};
-use reqwest::{Client, Response, Url, header, tls::TlsInfo};
+use reqwest::{Response, Url, header, tls::TlsInfo};
 use tokio::time::{Instant, timeout};
 
 use super::{
     Auth,
     calls::{Call, Success},
     classify::{Answer, Body, NoConnection, Status},
+    client::Wired,
     retry_after,
     upload::{Meter, Stall, Uploaded},
 };
@@ -45,8 +46,6 @@ pub(super) struct Terms<'a> {
     pub(super) answer_deadline: Duration,
     /// As long as some of a body waits here, something of it must move within this time.
     pub(super) stall_deadline: Duration,
-    /// The port that a connection leads to.
-    pub(super) port: u16,
     pub(super) headers: header::HeaderMap,
     /// An answer with a list is read up to this size.
     pub(super) list_bytes_max: usize,
@@ -90,8 +89,8 @@ impl From<Answer> for Exchanged {
 }
 
 /// Sends a call and reads its whole answer, within the deadlines.
-pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Terms<'_>) -> Exchanged {
-    let mut request = client.request(call.method.clone(), url).headers(terms.headers.clone());
+pub(super) async fn exchange(wired: &Wired, url: Url, call: &Call, terms: &Terms<'_>) -> Exchanged {
+    let mut request = wired.client.request(call.method.clone(), url).headers(terms.headers.clone());
     request = match terms.auth {
         Auth::None => request,
         Auth::Bearer(token) => request.bearer_auth(token),
@@ -113,7 +112,7 @@ pub(super) async fn exchange(client: &Client, url: Url, call: &Call, terms: &Ter
     let deadline = terms.connect_deadline + terms.answer_deadline + time_at_least(call.body_bytes());
     let sent = tokio::select! {
         sent = timeout(deadline, request.send()) => sent.map_err(|_| deadline),
-        waited = meter.stalls(terms.port, stall) => Err(waited),
+        waited = meter.stalls(&wired.lines, stall) => Err(waited),
     };
     let uploaded = meter.uploaded();
     match sent {

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use chrono::{DateTime, Utc};
-use reqwest::{Client, header};
+use reqwest::header;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     calls::{self, Call},
     certificate,
     classify::{Accepted, Answer, Evidence, Kind, classify},
+    client::Wired,
     exchange::{self, Exchanged, Terms},
 };
 use crate::{
@@ -116,7 +117,7 @@ impl RestSink {
         }
     }
 
-    async fn ask(&self, client: &Client, clock: fn() -> Micros) -> Answered {
+    async fn ask(&self, client: &Wired, clock: fn() -> Micros) -> Answered {
         let call = calls::find(&Ask::All(EntityKind::SensorType));
         let began = Instant::now();
         let sent = clock();
@@ -152,14 +153,13 @@ impl RestSink {
         Ok(if self.is_packhorse() { Server::Packhorse } else { legacy_kind(&states) })
     }
 
-    async fn exchange_for_a_look(&self, client: &Client, call: &Call) -> Exchanged {
+    async fn exchange_for_a_look(&self, client: &Wired, call: &Call) -> Exchanged {
         let terms = Terms {
             auth: &self.options.auth,
             secrets: &self.secrets,
             connect_deadline: Duration::ZERO,
             answer_deadline: ANSWER_DEADLINE,
             stall_deadline: ANSWER_DEADLINE,
-            port: self.port,
             headers: header::HeaderMap::new(),
             list_bytes_max: LIST_BYTES_MAX,
         };

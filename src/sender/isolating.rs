@@ -6,7 +6,7 @@
 //!
 //! The one rule (I8): what cannot be told apart from a server at fault parks nothing.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Sender, Standing,
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     domain::{EntityKind, Freshness, Outcome, Rows, Seq, Trace, Verdict},
     outbox::{Batch, Extent, Reason, Snapshot, StoreError},
+    ports::Delivered,
 };
 
 /// So many records behind a batch are looked through for one that proves the server well, and so many of them are sent.
@@ -46,7 +47,7 @@ enum Beyond {
     /// There is none, or none was accepted.
     Nothing,
     /// Trouble of another kind.
-    Trouble(Outcome),
+    Trouble(Delivered),
 }
 
 impl Sender<'_> {
@@ -93,13 +94,13 @@ impl Sender<'_> {
                         search.no_control();
                         continue;
                     }
-                    Beyond::Trouble(outcome) => break Err(outcome),
+                    Beyond::Trouble(Delivered { outcome, answered, .. }) => break Err((outcome, answered)),
                 },
                 Step::Found(found) => break Ok(found),
-                Step::Undecided(why) => break Err(at_fault(&why)),
+                Step::Undecided(why) => break Err((at_fault(&why), Duration::ZERO)),
             };
             let rows = rows_of(&sent, &places);
-            let outcome = self.deliver(&batch, &rows, &snapshot).await.outcome;
+            let Delivered { outcome, answered, .. } = self.deliver(&batch, &rows, &snapshot).await;
             requests += 1;
             match (outcome.verdict, outcome.trace) {
                 (Verdict::Accepted, _) => {
@@ -110,9 +111,9 @@ impl Sender<'_> {
                 (Verdict::Refused, _) | (Verdict::Unknown, Trace::Unlikely) => search.refused(&outcome.advice),
                 (Verdict::TooLarge, _) => {
                     self.pace.too_large(rows.len());
-                    break Err(outcome);
+                    break Err((outcome, answered));
                 }
-                (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured, _) => break Err(outcome),
+                (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured, _) => break Err((outcome, answered)),
             }
         };
         match ended {
@@ -133,8 +134,9 @@ impl Sender<'_> {
                 let taken = is_taken.then(|| batch.end().minus_one());
                 self.settle(batch, &prepared, taken).await
             }
-            Err(outcome) => {
-                let patience = self.patience(sent.len());
+            Err((outcome, answered)) => {
+                // The server may be at work for longer on what went without an answer for long.
+                let patience = self.patience(sent.len()).max(answered);
                 let front = self.front_mut(stream);
                 if is_any_accepted || outcome.trace != Trace::Nothing {
                     let end = front.doubt.as_ref().map_or(batch.end(), |doubt| doubt.end.max(batch.end()));
@@ -183,12 +185,13 @@ impl Sender<'_> {
             *from = end;
             let before = self.front_mut(rows.stream()).doubt.replace(Doubt { end, sent: Sent::Each });
             self.intend(batch, Extent::Parts).await?;
-            let outcome = self.deliver(&behind, &[row], snapshot).await.outcome;
-            match (outcome.verdict, outcome.trace) {
+            // Alone: a receiver takes note of how far a run goes.
+            let delivered = self.deliver(&behind.only(row), &[0], snapshot).await;
+            match (delivered.outcome.verdict, delivered.outcome.trace) {
                 (Verdict::Accepted, _) => return Ok(Beyond::Accepted),
                 (Verdict::Refused, _) | (Verdict::Unknown, Trace::Unlikely) => self.front_mut(rows.stream()).doubt = before,
                 (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge, _) => {
-                    return Ok(Beyond::Trouble(outcome));
+                    return Ok(Beyond::Trouble(delivered));
                 }
             }
         }
@@ -203,12 +206,12 @@ impl Sender<'_> {
         if prepare::prepare(&proof, &snapshot.mappings).sent.is_empty() {
             return Beyond::Nothing;
         }
-        let outcome = self.deliver(&proof, &[0], snapshot).await.outcome;
+        let delivered = self.deliver(&proof, &[0], snapshot).await;
         self.front_mut(batch.rows.stream()).proof = Some(proof);
-        match (outcome.verdict, outcome.trace) {
+        match (delivered.outcome.verdict, delivered.outcome.trace) {
             (Verdict::Accepted, _) => Beyond::Accepted,
             (Verdict::Refused, _) | (Verdict::Unknown, Trace::Unlikely) => Beyond::Nothing,
-            (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge, _) => Beyond::Trouble(outcome),
+            (Verdict::NotStored | Verdict::Unknown | Verdict::Misconfigured | Verdict::TooLarge, _) => Beyond::Trouble(delivered),
         }
     }
 }

@@ -73,8 +73,8 @@ pub fn translate(batch: &Batch, sent: &[usize], mappings: &Mappings, source: Sou
         };
         translated = translated.with_ints(place, sent.iter().map(central).collect());
     }
-    let bounds =
-        Bounds { source, generation: batch.generation, epoch: batch.epoch, first: batch.first, end: batch.end(), taken: None };
+    let (first, end) = (batch.first, batch.end());
+    let bounds = Bounds { source, generation: batch.generation, epoch: batch.epoch, first, end, cursor: first, taken: None };
     Delivery { bounds, rows: translated }
 }
 

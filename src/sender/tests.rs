@@ -32,6 +32,8 @@ enum Fault {
     LostAnswer,
     /// The answer is lost, and everything is stored so much later.
     StoredLater(Duration),
+    /// Nothing is answered until the client gives up after `gives_up`; everything is stored `stored` after it was sent.
+    Silent { gives_up: Duration, stored: Duration },
     /// Everything is stored, and the connection breaks: not for the first time, so that its size is suspected.
     TooLargeByBreaks,
     /// The server never answers.
@@ -214,6 +216,11 @@ impl Sink for ModelSink {
             Some(Fault::Verdict(verdict)) => return delivered(verdict),
             Some(Fault::Error) => return error(),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Silent { gives_up, stored }) => {
+                self.with(|model| model.stored_later.push((Instant::now() + stored, delivery.rows.clone())));
+                sleep(gives_up).await;
+                return Delivered { took: took + gives_up, answered: took + gives_up, ..delivered(Verdict::Unknown) };
+            }
             Some(Fault::StoredLater(later)) => {
                 self.with(|model| model.stored_later.push((Instant::now() + later, delivery.rows.clone())));
                 return delivered(Verdict::Unknown);
@@ -663,34 +670,4 @@ async fn trouble_is_noted_for_the_operator() {
     sink.with(|model| model.faults.push_back(Fault::Verdict(Verdict::Misconfigured)));
     drain(&outbox, &sink).await;
     assert_eq!(outbox.snapshot().notes.last_trouble, Some((CLOCK, "misconfigured: scripted".into())));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_location_that_was_corrected_here_is_looked_up_anew() {
-    let dir = tempfile::tempdir().unwrap();
-    let (outbox, sink) = (open(dir.path()), ModelSink::default());
-    let stop = CancellationToken::new();
-    let options = options();
-    let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
-    let sending = run(&outbox, &sink, &options, None, retry, &stop);
-    let correcting = async {
-        outbox.append(captured(0..10)).await.unwrap();
-        outbox.watch().wait_for(|snapshot| snapshot.pending() == 0).await.unwrap();
-        // Location 5 turns out to be in house 3, where location 4 is not any more.
-        let location = |house| Entity::Location(Location { house: Some(LocalId(house)), room: None });
-        let catalog = vec![(of(EntityKind::Location, 5), location(3)), (of(EntityKind::Location, 4), location(6))];
-        outbox.append(Captured { catalog, ..captured(10..20) }).await.unwrap();
-        outbox.watch().wait_for(|snapshot| snapshot.pending() == 0).await.unwrap();
-        stop.cancel();
-    };
-    let (result, ()) = tokio::join!(sending, correcting);
-    result.unwrap();
-    sink.with(|model| {
-        let of_second = |second: i64| model.readings[&(second * 1_000_000, 1, 0)].0;
-        assert_eq!(
-            (of_second(0), of_second(1)),
-            (of_second(13), of_second(12)),
-            "each row went to the house it belongs to by then"
-        );
-    });
 }

@@ -266,3 +266,27 @@ async fn a_request_beyond_our_own_limit_becomes_smaller_without_a_wait_and_is_no
     assert_all_there_once(&sink, 0..300);
     assert_eq!(outbox.snapshot().notes.last_trouble, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_search_sent_in_vain_is_waited_out_as_long_as_it_went_without_an_answer() {
+    // After so many refusals: of whole requests, of groups, of single rows, of records from beyond the batch.
+    for refusals in 2..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, sink) = (open(dir.path()), ModelSink::of(Manner::Older));
+        outbox.append(states_of_nodes(0..100, 4)).await.unwrap();
+        // The slowest answer took 20 ms.
+        drain(&outbox, &sink).await;
+        outbox.append(states_of_nodes(100..300, 4)).await.unwrap();
+        sink.with(|model| {
+            model.faults.extend((0..refusals).map(|_| Fault::Verdict(Verdict::Refused)));
+            model.faults.push_back(Fault::Silent { gives_up: Duration::from_mins(1), stored: Duration::from_secs(70) });
+        });
+        drain(&outbox, &sink).await;
+        sleep(Duration::from_mins(2)).await;
+        let mut ids: Vec<i64> = sink.with(|model| model.states.iter().map(|state| state.4.unwrap()).collect());
+        ids.sort_unstable();
+        let is_twice = ids.windows(2).any(|pair| pair[0] == pair[1]);
+        assert!(!is_twice, "after {refusals} refusals: {ids:?}");
+        assert_eq!(ids.len() as u64 + outbox.snapshot().parked(), 300);
+    }
+}

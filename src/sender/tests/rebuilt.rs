@@ -88,3 +88,33 @@ async fn at_start_the_mappings_are_proved() {
     drain(&outbox, &sink).await;
     assert_rooms(&sink, 10..20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_location_that_was_corrected_here_is_looked_up_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), ModelSink::default());
+    let stop = CancellationToken::new();
+    let options = options();
+    let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
+    let sending = run(&outbox, &sink, &options, None, retry, &stop);
+    let correcting = async {
+        outbox.append(captured(0..10)).await.unwrap();
+        outbox.watch().wait_for(|snapshot| snapshot.pending() == 0).await.unwrap();
+        // Location 5 turns out to be in house 3, where location 4 is not any more.
+        let location = |house| Entity::Location(Location { house: Some(LocalId(house)), room: None });
+        let catalog = vec![(of(EntityKind::Location, 5), location(3)), (of(EntityKind::Location, 4), location(6))];
+        outbox.append(Captured { catalog, ..captured(10..20) }).await.unwrap();
+        outbox.watch().wait_for(|snapshot| snapshot.pending() == 0).await.unwrap();
+        stop.cancel();
+    };
+    let (result, ()) = tokio::join!(sending, correcting);
+    result.unwrap();
+    sink.with(|model| {
+        let of_second = |second: i64| model.readings[&(second * 1_000_000, 1, 0)].0;
+        assert_eq!(
+            (of_second(0), of_second(1)),
+            (of_second(13), of_second(12)),
+            "each row went to the house it belongs to by then"
+        );
+    });
+}

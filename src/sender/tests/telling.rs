@@ -16,12 +16,16 @@ pub(super) struct Receiver {
     /// It tells of itself and of each row.
     pub(super) tells: bool,
     highest: BTreeMap<(u64, Stream), Seq>,
+    /// The last cursor that it was told.
+    cursor: Seq,
 }
 
 /// Takes a run: each row is judged alone.
 pub(super) fn take(model: &mut Model, delivery: &Delivery) -> Outcome {
     let (bounds, rows) = (delivery.bounds, &delivery.rows);
     let key = (bounds.epoch.0, rows.stream());
+    assert!(bounds.cursor <= bounds.first, "a receiver refuses that");
+    model.receiver.cursor = bounds.cursor;
     let seen = model.receiver.highest.get(&key).copied();
     let told = |refused| Some(Box::new(Told { seen, refused }));
     if bounds.taken.is_some_and(|taken| seen.is_none_or(|seen| seen < taken)) {
@@ -298,4 +302,32 @@ async fn what_a_receiver_lost_when_it_was_put_back_is_captured_again_even_when_a
         assert_eq!((state.pending(), state.parked_ever, state.elsewhere.again), (0, 0, None));
         assert!(outbox.snapshot().notes.last_trouble.unwrap().1.contains("put back"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_death_after_a_row_from_beyond_the_batch_is_no_older_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), receiver());
+    outbox.append(states(0..700)).await.unwrap();
+    // Nothing of the first request is taken: a record from behind it shows the receiver to be well.
+    sink.with(|model| model.refuses = Some(|rows, row| rows.int(0, row).is_some_and(|id| id <= 100)));
+    let dying = async {
+        while sink.with(|model| model.delivered.iter().all(|(first, _)| *first < Seq(100))) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = drain(&outbox, &sink) => panic!("it dies before the end"),
+        () = dying => {}
+    }
+    sink.with(|model| {
+        assert_eq!(model.delivered.last(), Some(&(Seq(100), Seq(101))), "that record alone");
+        assert_eq!((model.receiver.highest[&(1, Stream::NodeState)], model.receiver.cursor), (Seq(100), Seq(0)));
+    });
+    drop(outbox);
+    let outbox = open(dir.path());
+    drain(&outbox, &sink).await;
+    assert_eq!(outbox.snapshot().stream(Stream::NodeState).elsewhere.epoch, None);
+    assert_states_once(&sink, 100..700);
+    assert_eq!((outbox.snapshot().parked(), outbox.snapshot().pending()), (100, 0));
 }
