@@ -223,7 +223,7 @@ impl Pace {
         if body_bytes <= self.proven {
             // Or the server was given another limit: that is found in time.
             self.proven = body_bytes / 4 * 3;
-            self.size = (body_bytes / 2).max(1);
+            self.size = (body_bytes / 2).clamp(1, self.limit.min(self.body_bytes_max));
             return false;
         }
         if self.is_probing {
