@@ -22,6 +22,10 @@ use crate::{
     status::{self, Sender, board},
 };
 
+/// How long a daemon may take from owning its data to answering, and the pause between looks.
+const STARTING_MAX: Duration = Duration::from_secs(5);
+const STARTING_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long the daemon may take for one line of an answer. Long work tells how far it is.
 const DAEMON_PATIENCE: Duration = Duration::from_mins(10);
 
@@ -41,13 +45,22 @@ enum To {
 impl<'a> Way<'a> {
     /// Finds it.
     pub fn find(context: &'a Context, config: &'a Config) -> Result<Self, CliError> {
-        let to = match UnixStream::connect(&config.status.socket) {
-            Ok(_) => To::Daemon,
-            Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
-                let what = format!("may not open {}: run this as the daemon's user or as root", config.status.socket.display());
-                return Err(CliError::Unreachable { what, cause: None });
+        let began = Instant::now();
+        let to = loop {
+            match UnixStream::connect(&config.status.socket) {
+                Ok(_) => break To::Daemon,
+                Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+                    let what =
+                        format!("may not open {}: run this as the daemon's user or as root", config.status.socket.display());
+                    return Err(CliError::Unreachable { what, cause: None });
+                }
+                Err(_) => {}
             }
-            Err(_) => To::Files(own_or(config, || format!("and does not answer at {}", config.status.socket.display()))?),
+            match own_or(config, || format!("and does not answer at {}", config.status.socket.display())) {
+                // One that has just been started owns its data before it answers.
+                Err(CliError::Unreachable { .. }) if began.elapsed() < STARTING_MAX => std::thread::sleep(STARTING_PAUSE),
+                owned => break To::Files(owned?),
+            }
         };
         Ok(Self { context, config, to })
     }
