@@ -93,6 +93,8 @@ async fn tables_fit_the_terminal_and_long_work_shows_a_bar() {
     let list = shown(&scene, &["queue", "list", "--limit", "3"]).await;
     assert!(list.lines().all(|line| line.chars().count() <= 80) && list.contains("nodeId"), "{list}");
     scene.central.restart().await;
+    // Long enough to be looked at.
+    scene.gateway.set_env("FAILPOINTS", "deliver:sending=sleep(1500)");
     let once = shown(&scene, &["run", "--once"]).await;
     assert!(once.contains("of about 360 rows") && once.contains("left"), "{once}");
     assert!(once.contains("300 readings delivered so far, 0 wait"), "{once}");
