@@ -460,7 +460,7 @@ impl Sink for RestSink {
 mod tests {
     use super::*;
 
-    fn options(url: &str) -> Options {
+    pub(super) fn options(url: &str) -> Options {
         Options {
             url: url.into(),
             auth: Auth::None,

@@ -201,17 +201,22 @@ async fn another_houses_database_in_its_place_puts_no_row_into_a_wrong_room() {
         scene.proxy.cut().await;
         rows(&scene, 1_999, 1_000, 2).await;
         assert_exit(&gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
-        scene
-            .source
-            .run("TRUNCATE Reading; TRUNCATE NodeState; UPDATE House SET address = CONCAT('9 Other Street ', id); UPDATE Room SET name = CONCAT('other ', id)")
-            .await;
-        rows(&scene, 2_500, 5, 3).await;
+        replace(&scene).await;
         assert_exit(&gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
         scene.proxy.restore().await;
         once(&gateway).await;
         assert_in_the_houses_that_they_are_of(&scene, &first[0].0).await;
         scene.central.kill();
     }
+}
+
+/// Puts another house's database in the place of this one.
+async fn replace(scene: &Scene) {
+    scene
+        .source
+        .run("TRUNCATE Reading; TRUNCATE NodeState; UPDATE House SET address = CONCAT('9 Other Street ', id); UPDATE Room SET name = CONCAT('other ', id)")
+        .await;
+    rows(scene, 2_500, 5, 3).await;
 }
 
 /// The rows of the house of before and of the one in its place, and every one of them.
@@ -235,11 +240,7 @@ async fn nothing_of_another_database_is_queued_again_or_mended_into_what_waits_o
     scene.proxy.cut().await;
     rows(&scene, 1_999, 1_000, 2).await;
     assert_exit(&gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
-    scene
-        .source
-        .run("TRUNCATE Reading; TRUNCATE NodeState; UPDATE House SET address = CONCAT('9 Other Street ', id); UPDATE Room SET name = CONCAT('other ', id)")
-        .await;
-    rows(&scene, 2_500, 5, 3).await;
+    replace(&scene).await;
     scene.proxy.restore().await;
     for command in [&["queue", "rewind", "--since", "beginning", "--yes"][..], &["reconcile", "--mend", "--yes"]] {
         let refused = gateway.output(command).await;

@@ -102,7 +102,7 @@ mod tests {
     use crate::{
         domain::{Column, Epoch, Generation, Rows, Seq, SourceId, Stream},
         ports::{Bounds, Delivery, Sink as _},
-        rest::{Auth, Options, RestSink},
+        rest::{RestSink, tests::options},
     };
 
     #[test]
@@ -168,18 +168,7 @@ mod tests {
             sleep(Duration::from_secs(3)).await;
             read
         };
-        let sink = RestSink::new(Options {
-            url: format!("http://127.0.0.2:{port}/rest/"),
-            auth: Auth::None,
-            ca_pem: None,
-            client_identity_pem: None,
-            proxy: None,
-            request_bytes_max: 1 << 20,
-            connect_deadline: Options::CONNECT_DEADLINE,
-            answer_deadline: Options::ANSWER_DEADLINE,
-            stall_deadline: Options::STALL_DEADLINE,
-            source: SourceId(1),
-        });
+        let sink = RestSink::new(options(&format!("http://127.0.0.2:{port}/rest/")));
         let ints = |value| Column::Int(vec![Some(value)]);
         let rows = Rows::new(Stream::Reading, vec![ints(0), ints(1), ints(0), ints(4), Column::Float(vec![Some(1.5)])]);
         let (first, end) = (Seq(0), Seq(1));
