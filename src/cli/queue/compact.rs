@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Way, steer::tell};
 use crate::{
     cli::{
-        CliError, Context, Exit, narrowed,
+        CliError, Context, Exit,
         progress::{Progress, Verbosity},
     },
     queue::Request,
@@ -24,10 +24,7 @@ pub struct CompactArgs {
 /// Compacts each outbox.
 pub fn run(args: &CompactArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let destinations = narrowed(&config, args.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, args.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, args.destination.as_deref())?;
     for destination in destinations {
         let mut progress = Progress::new(None, Verbosity::of(&context.global));
         way.ask(destination, Request::Compact, |answer| tell(&destination.name, answer, &mut progress))?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{Way, list, select::Select};
 use crate::{
     cli::{
-        CliError, Context, Exit, narrowed,
+        CliError, Context, Exit,
         progress::{Progress, Verbosity},
     },
     domain::Stream,
@@ -53,10 +53,7 @@ pub enum Format {
 /// Exports.
 pub fn run(args: &ExportArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let destinations = narrowed(&config, args.select.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
     let mut target = Target::open(args.output.as_deref())?;
     let mut export = Export { format: args.format, select: &args.select, headed: false, rows: 0 };
     let mut progress = Progress::new(None, Verbosity::of(&context.global));

@@ -9,7 +9,7 @@ use super::{
     table::{self, Align, Table},
 };
 use crate::{
-    cli::{CliError, Context, Exit, narrowed, say},
+    cli::{CliError, Context, Exit, say},
     domain::Stream,
     queue::{Answer, Record, Records, Request},
 };
@@ -31,10 +31,7 @@ pub struct ListArgs {
 /// Shows the oldest records of each outbox.
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let destinations = narrowed(&config, args.select.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
     for destination in destinations {
         let mut shown = Shown::new(&destination.name, "that wait", args.json);
         way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))?;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::{
-        CliError, Context, Exit, narrowed,
+        CliError, Context, Exit,
         progress::{Progress, Verbosity},
         say,
     },
@@ -92,10 +92,7 @@ pub fn run(args: &ParkedArgs, context: &Context) -> Result<Exit, CliError> {
 
 fn groups(args: &LookArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let destinations = narrowed(&config, args.select.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
     let mut found = Vec::new();
     for destination in destinations {
         let mut of_this = Vec::new();
@@ -161,10 +158,7 @@ fn as_json(destination: &str, group: &Group) -> serde_json::Value {
 fn rows(args: &ShowArgs, context: &Context) -> Result<Exit, CliError> {
     let look = &args.look;
     let config = context.config()?;
-    let destinations = narrowed(&config, look.select.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, look.select.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, look.select.destination.as_deref())?;
     for destination in destinations {
         let mut shown = Shown::new(&destination.name, "that are parked", look.json);
         let request = Request::ParkedShow(look.select.filter(look.reason.as_deref()), args.limit);
@@ -185,10 +179,7 @@ fn change(what: Change, args: &ChangeArgs, context: &Context) -> Result<Exit, Cl
         return Err(CliError::Usage("say which rows: --reason WORDS, another filter, or --all".to_owned()));
     }
     let config = context.config()?;
-    let destinations = narrowed(&config, args.select.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, args.select.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
     for destination in destinations {
         let request = |run| match what {
             Change::Retry => Request::Retry(filter.clone(), run),

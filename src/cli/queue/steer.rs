@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Way;
 use crate::{
     cli::{
-        CliError, Context, Exit, asked, narrowed,
+        CliError, Context, Exit, asked,
         progress::{Progress, Verbosity},
         say,
     },
@@ -40,10 +40,7 @@ pub enum Word {
 /// Says it to each sender.
 pub fn run(word: Word, args: &SteerArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let destinations = narrowed(&config, args.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, args.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, args.destination.as_deref())?;
     let mut progress = Progress::new(None, Verbosity::Quiet);
     for destination in destinations {
         let request = match word {
@@ -70,10 +67,7 @@ pub struct VerifyArgs {
 /// Checks each outbox.
 pub fn verify(args: &VerifyArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
-    let destinations = narrowed(&config, args.destination.as_deref())?;
-    context.start_log(&config);
-    let way = Way::find(context, &config)?;
-    let destinations = way.within_reach(destinations, args.destination.as_deref());
+    let (way, destinations) = Way::to(context, &config, args.destination.as_deref())?;
     let mut exit = Exit::Done;
     let mut found = Vec::new();
     for destination in destinations {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    cli::{CliError, Context},
+    cli::{CliError, Context, narrowed},
     config::{Config, Destination},
     daemon,
     outbox::{DataDir, DataDirError, Outbox, StoreError, remains::Remains},
@@ -63,6 +63,15 @@ impl<'a> Way<'a> {
             }
         };
         Ok(Self { context, config, to })
+    }
+
+    /// Finds it and starts the log, with the destinations that a command is for: the one that is `named`, or all that can be asked.
+    pub fn to(context: &'a Context, config: &'a Config, named: Option<&str>) -> Result<(Self, Vec<&'a Destination>), CliError> {
+        let destinations = narrowed(config, named)?;
+        context.start_log(config);
+        let way = Self::find(context, config)?;
+        let destinations = way.within_reach(destinations, named);
+        Ok((way, destinations))
     }
 
     /// Of some destinations those that can be asked: a daemon does not serve a disabled one, which is then left out unless it is `named`.
