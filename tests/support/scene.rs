@@ -10,7 +10,7 @@ use super::{
     Comparison, Database, Mariadb, Proxy, Schema, compare,
     gateway::{Central, Gateway},
     greenhouse::load_catalog,
-    load_greenhouse,
+    is_equal, load_greenhouse,
 };
 
 /// Both ends, and the link between.
@@ -63,13 +63,13 @@ impl Scene {
     /// Waits until both ends are equal.
     pub async fn wait_until_equal(&self, what: &str) {
         let began = Instant::now();
-        loop {
-            let comparison = compare(&self.source, self.central.database()).await;
-            if comparison.is_equal() {
-                return;
-            }
-            assert!(began.elapsed() < Duration::from_mins(4), "{what}:\n{comparison}");
-            sleep(Duration::from_millis(300)).await;
+        while !is_equal(&self.source, self.central.database()).await {
+            assert!(
+                began.elapsed() < Duration::from_mins(4),
+                "{what}:\n{}",
+                compare(&self.source, self.central.database()).await
+            );
+            sleep(Duration::from_millis(100)).await;
         }
     }
 
