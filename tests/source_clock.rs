@@ -42,8 +42,10 @@ async fn the_clock_jumps(schema: Schema, manner: &'static str) {
         server.set_clock(by);
         let after = scene.source.number("SELECT UNIX_TIMESTAMP()").await;
         assert!(before.abs_diff(after) > 80, "the clock did not jump: {before}, {after}");
+        let jumped = Instant::now();
         rows(&scene, 2 + place as u32).await;
         scene.wait_until_equal(&format!("the clock jumped to {by}")).await;
+        println!("equal {:?} after the jump to {by}", jumped.elapsed());
         if place == 1 {
             assert!(says("the database's clock stands before what was captured"), "it is told");
         }

@@ -82,6 +82,41 @@ async fn a_clock_that_is_set_back_loses_nothing_and_says_of_repeats_that_they_ar
     }
 }
 
+/// Polls for so long, as the daemon does.
+async fn go_on(source: &mut Scripted, outbox: &Outbox, time: Duration) {
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    let stopped = tokio::spawn(async move {
+        sleep(time).await;
+        stopper.cancel();
+    });
+    run(source, outbox, &options(), Until::Stopped, retry(), &stop).await.unwrap();
+    stopped.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_counted_by_the_day_or_the_month_stays_known_when_the_clock_goes_back_before_it_and_comes_again() {
+    for ago in [100, 700] {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = outbox(dir.path());
+        let begin = NOW - ago * 24 * HOUR;
+        // Not in the first hour of its day, nor on the first day of its month.
+        let old = every_ten_minutes(begin - begin % (720 * HOUR) + 255 * HOUR, begin - begin % (720 * HOUR) + 257 * HOUR);
+        let mut source = Scripted::new(old.chain(every_ten_minutes(NOW - HOUR, NOW)).collect());
+        catch_up(&mut source, &outbox, &options()).await.unwrap();
+        let widest = outbox.ledger(Side::Behind, Stream::Reading, i64::MIN, 9).await.unwrap()[0].unit;
+        assert_eq!(widest, if ago == 100 { 24 } else { 720 });
+        // It comes again at any moment, also in the middle of the audit of what lies ahead.
+        for (back, seconds) in [(ago + 100, 5), (0, 60), (ago + 40, 15), (0, 5), (ago + 40, 7_200), (0, 7_200)] {
+            source.clock = -back * 24 * HOUR;
+            source.began = Instant::now();
+            go_on(&mut source, &outbox, Duration::from_secs(seconds)).await;
+            let entered = assert_all_entered(&outbox, &source).await;
+            assert!(entered.values().all(|(new, _)| *new == 1), "{entered:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_that_come_in_behind_a_watermark_that_a_wrong_clock_carried_far_ahead_are_found() {
     let dir = tempfile::tempdir().unwrap();
