@@ -261,3 +261,24 @@ async fn a_source_that_is_replaced_while_a_poll_lasts_for_hours_is_noticed_befor
     assert!(sent > 7 * 5, "{sent}");
     assert_eq!(of_other, 0, "rows of the other database entered as rows of the old one");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_replaced_between_the_look_at_it_and_the_reading_of_its_catalog_brings_no_entity_into_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new((0..50).map(|row| (NOW - 36_000 + row * 600, 1, 0, Some(4))).collect());
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let house = of(EntityKind::House, 3);
+    let captured = outbox.snapshot().catalog.get(&house).cloned();
+    assert!(captured.is_some());
+    // Its house has the same id, and another address.
+    let other = Entity::House(House { deployment: None, address: Some("7 Harbour Road".into()), start: None, end: None });
+    let reads = source.catalog_reads + 1;
+    source.later = Some((reads, house, other));
+    source.replaced_at_read = Some((reads, every_ten_minutes(NOW - 400 * HOUR + 300, NOW).collect()));
+    go_on(&mut source, &outbox, Duration::from_mins(10)).await;
+    assert!(source.replaced_at_read.is_none(), "it was replaced");
+    let snapshot = outbox.snapshot();
+    // Rows wait, which need what the old one said.
+    assert_eq!((snapshot.meta.generation.0, snapshot.catalog.get(&house).cloned()), (0, captured));
+}
