@@ -23,6 +23,7 @@ pub mod look;
 mod parked;
 mod parked_copy;
 mod places;
+mod reach;
 mod recover;
 pub mod remains;
 mod removal;
@@ -183,6 +184,8 @@ struct Shared {
     durable: watch::Sender<Snapshot>,
     /// When it is looked again whether compaction is worth it; sooner where less than half of so many bytes wait.
     compaction_due: Mutex<(Instant, u64)>,
+    /// When capture last came to the end of the source.
+    caught_up: Mutex<Option<Micros>>,
 }
 
 /// How often it is looked whether compaction is worth it.
@@ -198,6 +201,7 @@ impl Shared {
             writer: Mutex::new((writer, keeper)),
             durable,
             compaction_due: Mutex::new((Instant::now(), 0)),
+            caught_up: Mutex::new(None),
         }
     }
 
