@@ -387,6 +387,26 @@ async fn a_source_that_is_away_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_lag_is_known_when_the_end_was_reached_and_not_while_a_table_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let now = Micros(NOW * 1_000_000);
+    let mut source = Scripted::new((1..50).map(|second| (NOW - 1_000 + second, 5, 0, None)).collect());
+    source.bad_second = Some(NOW - 970);
+    assert!(catch_up(&mut source, &outbox, &options()).await.is_err());
+    assert_eq!(outbox.lag(now), None);
+    source.bad_second = None;
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let minute = Duration::from_mins(1);
+    assert_eq!(outbox.lag(now), Some(options().settle));
+    // The source goes away.
+    source.failures =
+        std::iter::repeat_with(|| SourceError::Unreachable { advice: "away".into(), cause: None }).take(50).collect();
+    assert!(catch_up(&mut source, &outbox, &options()).await.is_err());
+    assert_eq!(outbox.lag(Micros(now.0 + 60_000_000)), Some(options().settle + minute));
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_ends_at_once_when_a_human_is_needed_and_after_some_tries_otherwise() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = outbox(dir.path());
