@@ -10,7 +10,7 @@ use super::{
     history::Minute,
     lines::Line,
     sentence::{clock, number, span},
-    web::Look,
+    web::{Depth, Look},
 };
 use crate::{config::units::show_bytes, domain::Micros, queue::Group};
 
@@ -21,7 +21,7 @@ pub struct View<'a> {
     /// Each destination.
     pub looks: &'a [Look],
     /// Its history, and what is parked there, in the same order.
-    pub depth: &'a [(Vec<Minute>, Vec<Group>)],
+    pub depth: &'a [Depth],
     /// Why it is not healthy.
     pub sick: &'a [String],
     /// The last lines of the log, the newest first.
@@ -59,7 +59,7 @@ pub fn html(view: &View<'_>) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{worst}packhorse on {label}</title><link rel=\"icon\" href=\"data:,\">\
          <noscript><meta http-equiv=\"refresh\" content=\"30\"></noscript>\
-         <style nonce=\"{nonce}\">{}</style></head><body><a class=\"skip\" href=\"#content\">To the content</a><main id=\"content\">\
+         <style nonce=\"{nonce}\">{}</style></head><body><a class=\"skip\" href=\"#content\">To the content</a><p id=\"news\" class=\"skip\" role=\"status\"></p><main id=\"content\">\
          <header><h1>packhorse on {label}</h1><p id=\"seen\">As of {now}, version {}</p>",
         include_str!("page.css"),
         env!("CARGO_PKG_VERSION"),
@@ -71,13 +71,12 @@ pub fn html(view: &View<'_>) -> String {
         out.push_str("<p class=\"good\">Healthy: there is progress wherever there is work.</p>");
     }
     for sick in view.sick {
-        let _ = write!(out, "<p class=\"bad\" role=\"alert\">Not healthy: {}</p>", text(sick));
+        let _ = write!(out, "<p class=\"bad\">Not healthy: {}</p>", text(sick));
     }
     out.push_str("</header>");
     for (place, look) in view.looks.iter().enumerate() {
-        let none = (Vec::new(), Vec::new());
-        let (minutes, groups) = view.depth.get(place).unwrap_or(&none);
-        destination(&mut out, place, look, minutes, groups, view.now);
+        let none = Depth::default();
+        destination(&mut out, place, look, view.depth.get(place).unwrap_or(&none), view.now);
     }
     log(&mut out, view);
     let _ = writeln!(out, "</main><script nonce=\"{}\">{}</script></body></html>", view.nonce, include_str!("page.js"));
@@ -96,7 +95,7 @@ fn class(state: State) -> &'static str {
     }
 }
 
-fn destination(out: &mut String, place: usize, look: &Look, minutes: &[Minute], groups: &[Group], now: Micros) {
+fn destination(out: &mut String, place: usize, look: &Look, depth: &Depth, now: Micros) {
     let status = &look.status;
     let name = text(&status.destination);
     let _ = write!(
@@ -135,10 +134,13 @@ fn destination(out: &mut String, place: usize, look: &Look, minutes: &[Minute], 
             out,
             "<details id=\"d{place}-{0}\"{open}><summary>Last {0}<span class=\"skip\"> of {name}</span></summary><div class=\"charts\">{1}</div></details>",
             period.name,
-            charts(minutes, period, minute)
+            charts(&depth.minutes, period, minute)
         );
     }
-    parked(out, place, groups);
+    match &depth.parked {
+        Some(groups) => parked(out, place, groups),
+        None => out.push_str("<p class=\"note\">There are too many parked rows to sort them by reason here: <code>packhorse queue parked list</code> does.</p>"),
+    }
     conflicts(out, look);
     out.push_str("</section>");
 }
@@ -176,7 +178,7 @@ fn parked(out: &mut String, place: usize, groups: &[Group]) {
     }
     let _ = write!(
         out,
-        "<details id=\"d{place}-parked\" open><summary>Parked rows</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Parked rows\">{HEAD}<tbody role=\"rowgroup\">"
+        "<details id=\"d{place}-parked\" open><summary>Parked rows</summary><div id=\"d{place}-rows\" class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Parked rows\">{HEAD}<tbody role=\"rowgroup\">"
     );
     for group in groups {
         let columns = group.stream.spec().columns.iter().map(|column| column.name);
