@@ -149,6 +149,10 @@ fn charts(minutes: &[Minute], period: Period, now: u32) -> String {
     let one = |title: &str, unit: &str, name: &str, of: fn(&Minute) -> u64| {
         chart::lines(title, period, unit, &[Series { name, class: "a", values: values(of) }])
     };
+    // Where nothing went out, nothing was measured.
+    let round_trip = |minute: &Minute| (minute.requests > 0).then_some(u64::from(minute.round_trip_ms));
+    let round_trips = points.iter().map(|point| point.as_ref().and_then(round_trip)).collect();
+    let round_trips = [Series { name: "round trip", class: "a", values: round_trips }];
     let rows = [
         Series { name: "captured", class: "a", values: values(|minute| minute.captured) },
         Series { name: "delivered", class: "b", values: values(|minute| minute.delivered) },
@@ -158,7 +162,7 @@ fn charts(minutes: &[Minute], period: Period, now: u32) -> String {
         one("Rows waiting", "", "rows", |minute| minute.pending),
         chart::lines("Rows captured and delivered", period, "", &rows),
         one("Bytes sent", " B", "bytes", |minute| minute.bytes),
-        one("Round trip", " ms", "round trip", |minute| u64::from(minute.round_trip_ms)),
+        chart::lines("Round trip", period, " ms", &round_trips),
         one("Errors", "", "errors", |minute| u64::from(minute.errors)),
     ]
     .concat()
@@ -249,5 +253,18 @@ mod tests {
         assert!(!html.contains("<script>alert") && !html.contains("\" onload"), "{html}");
         assert_eq!(html.matches("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload=&quot;&amp;").count(), 4);
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing comes from elsewhere");
+    }
+
+    #[test]
+    fn where_no_request_came_back_there_is_no_round_trip() {
+        let now = 100_000;
+        let minute = |at: u32, requests: u32| Minute { at, requests, round_trip_ms: requests * 81, ..Minute::default() };
+        let minutes: Vec<_> = (now - 60..now).map(|at| minute(at, u32::from(at % 20 == 7))).collect();
+        for period in PERIODS {
+            let charts = charts(&minutes, period, now);
+            assert!(charts.contains("round trip 81 ms last, 81 ms at most"), "{}: {charts}", period.name);
+        }
+        let idle: Vec<_> = (now - 60..now).map(|at| minute(at, 0)).collect();
+        assert!(charts(&idle, PERIODS[0], now).contains("<p class=\"told\">nothing seen yet</p>"));
     }
 }
