@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    cli::{CliError, Context, narrowed},
+    cli::{CliError, Context, narrowed, owner},
     config::{Config, Destination},
     daemon,
     outbox::{DataDir, DataDirError, Outbox, StoreError, remains::Remains},
@@ -49,7 +49,8 @@ impl<'a> Way<'a> {
         let to = loop {
             match UnixStream::connect(&config.status.socket) {
                 Ok(_) => break To::Daemon,
-                Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+                // Where data_dir is ours, it is another one's daemon that listens there: the lock tells whether somebody serves this one.
+                Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied && !owner::owns(&config.gateway.data_dir) => {
                     let what =
                         format!("may not open {}: run this as the daemon's user or as root", config.status.socket.display());
                     return Err(CliError::Unreachable { what, cause: None });
