@@ -52,7 +52,9 @@ fn text(text: &str) -> String {
 /// The document.
 pub fn html(view: &View<'_>) -> String {
     let mut out = String::with_capacity(64 << 10);
-    let worst = if view.sick.is_empty() { "" } else { "! " };
+    let stuck = |look: &&Look| class(look.status.state) == "bad";
+    let stuck: Vec<_> = view.looks.iter().filter(stuck).map(|look| text(&look.status.destination)).collect();
+    let worst = if view.sick.is_empty() && stuck.is_empty() { "" } else { "! " };
     // Writing to a String does not fail.
     let _ = write!(
         out,
@@ -67,7 +69,10 @@ pub fn html(view: &View<'_>) -> String {
         nonce = view.nonce,
         now = clock_with_seconds(view.now),
     );
-    if view.sick.is_empty() {
+    // Health is about time, and `/healthz` tells it; that a human is needed is known sooner.
+    if !stuck.is_empty() {
+        let _ = write!(out, "<p class=\"bad\">A human is needed: see {}.</p>", stuck.join(", "));
+    } else if view.sick.is_empty() {
         out.push_str("<p class=\"good\">Healthy: there is progress wherever there is work.</p>");
     }
     for sick in view.sick {
@@ -241,7 +246,10 @@ fn log(out: &mut String, view: &View<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{super::of_closed, *};
+    use crate::sender::helm::Traffic;
 
     #[test]
     fn what_comes_from_outside_is_text_and_never_markup() {
@@ -253,6 +261,22 @@ mod tests {
         assert!(!html.contains("<script>alert") && !html.contains("\" onload"), "{html}");
         assert_eq!(html.matches("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload=&quot;&amp;").count(), 4);
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing comes from elsewhere");
+    }
+
+    #[test]
+    fn a_page_with_a_destination_that_needs_a_human_does_not_begin_with_all_is_well() {
+        let now = Micros(1_800_000_000_000_000);
+        let look = |status| Look { status, traffic: Traffic::default(), stalled: Duration::ZERO, conflicts: Vec::new() };
+        let closed = look(of_closed("<central>", "damaged", None, now));
+        let mut well = of_closed("central", "", None, now);
+        well.state = State::Waiting;
+        let page = |looks: &[Look]| html(&View { label: "house-17", looks, depth: &[], sick: &[], lines: &[], now, nonce: "n" });
+        let (bad, good) = (page(&[closed]), page(&[look(well)]));
+        assert!(
+            bad.contains("<p class=\"bad\">A human is needed: see &lt;central&gt;.</p>") && bad.contains("<title>! "),
+            "{bad}"
+        );
+        assert!(!bad.contains("Healthy: ") && good.contains("Healthy: ") && !good.contains("A human is needed"), "{good}");
     }
 
     #[test]
