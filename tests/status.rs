@@ -128,7 +128,7 @@ async fn page_json_and_metrics_say_the_same_and_tell_what_is_held() {
     assert_eq!(code, 200);
     for words in [
         "packhorse on house-17",
-        "up to date, last delivery at",
+        "nothing waits, last delivery at",
         "4,950",
         "held until Node 4242 is mapped",
         "prefers-color-scheme",

@@ -52,7 +52,9 @@ fn text(text: &str) -> String {
 /// The document.
 pub fn html(view: &View<'_>) -> String {
     let mut out = String::with_capacity(64 << 10);
-    let worst = if view.sick.is_empty() { "" } else { "! " };
+    let stuck = |look: &&Look| class(look.status.state) == "bad";
+    let stuck: Vec<_> = view.looks.iter().filter(stuck).map(|look| text(&look.status.destination)).collect();
+    let worst = if view.sick.is_empty() && stuck.is_empty() { "" } else { "! " };
     // Writing to a String does not fail.
     let _ = write!(
         out,
@@ -67,7 +69,10 @@ pub fn html(view: &View<'_>) -> String {
         nonce = view.nonce,
         now = clock_with_seconds(view.now),
     );
-    if view.sick.is_empty() {
+    // Health is about time, and `/healthz` tells it; that a human is needed is known sooner.
+    if !stuck.is_empty() {
+        let _ = write!(out, "<p class=\"bad\">A human is needed: see {}.</p>", stuck.join(", "));
+    } else if view.sick.is_empty() {
         out.push_str("<p class=\"good\">Healthy: there is progress wherever there is work.</p>");
     }
     for sick in view.sick {
@@ -151,6 +156,10 @@ fn charts(minutes: &[Minute], period: Period, now: u32) -> String {
     let one = |title: &str, unit: &str, name: &str, of: fn(&Minute) -> u64| {
         chart::lines(title, period, unit, &[Series { name, class: "a", values: values(of) }])
     };
+    // Where nothing went out, nothing was measured.
+    let round_trip = |minute: &Minute| (minute.requests > 0).then_some(u64::from(minute.round_trip_ms));
+    let round_trips = points.iter().map(|point| point.as_ref().and_then(round_trip)).collect();
+    let round_trips = [Series { name: "round trip", class: "a", values: round_trips }];
     let rows = [
         Series { name: "captured", class: "a", values: values(|minute| minute.captured) },
         Series { name: "delivered", class: "b", values: values(|minute| minute.delivered) },
@@ -160,7 +169,7 @@ fn charts(minutes: &[Minute], period: Period, now: u32) -> String {
         one("Rows waiting", "", "rows", |minute| minute.pending),
         chart::lines("Rows captured and delivered", period, "", &rows),
         one("Bytes sent", " B", "bytes", |minute| minute.bytes),
-        one("Round trip", " ms", "round trip", |minute| u64::from(minute.round_trip_ms)),
+        chart::lines("Round trip", period, " ms", &round_trips),
         one("Errors", "", "errors", |minute| u64::from(minute.errors)),
     ]
     .concat()
@@ -239,7 +248,10 @@ fn log(out: &mut String, view: &View<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{super::of_closed, *};
+    use crate::sender::helm::Traffic;
 
     #[test]
     fn what_comes_from_outside_is_text_and_never_markup() {
@@ -251,5 +263,34 @@ mod tests {
         assert!(!html.contains("<script>alert") && !html.contains("\" onload"), "{html}");
         assert_eq!(html.matches("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload=&quot;&amp;").count(), 4);
         assert!(!html.contains("http://") && !html.contains("https://"), "nothing comes from elsewhere");
+    }
+
+    #[test]
+    fn a_page_with_a_destination_that_needs_a_human_does_not_begin_with_all_is_well() {
+        let now = Micros(1_800_000_000_000_000);
+        let look = |status| Look { status, traffic: Traffic::default(), stalled: Duration::ZERO, conflicts: Vec::new() };
+        let closed = look(of_closed("<central>", "damaged", None, now));
+        let mut well = of_closed("central", "", None, now);
+        well.state = State::Waiting;
+        let page = |looks: &[Look]| html(&View { label: "house-17", looks, depth: &[], sick: &[], lines: &[], now, nonce: "n" });
+        let (bad, good) = (page(&[closed]), page(&[look(well)]));
+        assert!(
+            bad.contains("<p class=\"bad\">A human is needed: see &lt;central&gt;.</p>") && bad.contains("<title>! "),
+            "{bad}"
+        );
+        assert!(!bad.contains("Healthy: ") && good.contains("Healthy: ") && !good.contains("A human is needed"), "{good}");
+    }
+
+    #[test]
+    fn where_no_request_came_back_there_is_no_round_trip() {
+        let now = 100_000;
+        let minute = |at: u32, requests: u32| Minute { at, requests, round_trip_ms: requests * 81, ..Minute::default() };
+        let minutes: Vec<_> = (now - 60..now).map(|at| minute(at, u32::from(at % 20 == 7))).collect();
+        for period in PERIODS {
+            let charts = charts(&minutes, period, now);
+            assert!(charts.contains("round trip 81 ms last, 81 ms at most"), "{}: {charts}", period.name);
+        }
+        let idle: Vec<_> = (now - 60..now).map(|at| minute(at, 0)).collect();
+        assert!(charts(&idle, PERIODS[0], now).contains("<p class=\"told\">nothing seen yet</p>"));
     }
 }
