@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Comparison, Database, Mariadb, Proxy, Schema, compare,
+    compare::are_fewer,
     gateway::{Central, Gateway},
     greenhouse::load_catalog,
-    is_equal, load_greenhouse,
+    load_greenhouse,
 };
 
 /// Both ends, and the link between.
@@ -63,12 +64,25 @@ impl Scene {
     /// Waits until both ends are equal.
     pub async fn wait_until_equal(&self, what: &str) {
         let began = Instant::now();
-        while !is_equal(&self.source, self.central.database()).await {
-            assert!(
-                began.elapsed() < Duration::from_mins(4),
-                "{what}:\n{}",
-                compare(&self.source, self.central.database()).await
-            );
+        loop {
+            let patience_left = began.elapsed() < Duration::from_mins(4);
+            if !patience_left || !are_fewer(&self.source, self.central.database()).await {
+                let comparison = compare(&self.source, self.central.database()).await;
+                if comparison.is_equal() {
+                    return;
+                }
+                // Rows that are there twice stay so.
+                assert!(
+                    comparison.readings.duplicated + comparison.node_states.duplicated == 0,
+                    "{what}:
+{comparison}"
+                );
+                assert!(
+                    patience_left,
+                    "{what}:
+{comparison}"
+                );
+            }
             sleep(Duration::from_millis(100)).await;
         }
     }
