@@ -62,11 +62,12 @@ impl<'a> Shown<'a> {
             }
             Answer::Records(records) => {
                 let mut text = String::new();
-                let is_new = self.headed.replace(records.stream) != Some(records.stream);
-                if is_new {
+                let mut heads = Heads::Above;
+                if self.headed.replace(records.stream) != Some(records.stream) {
+                    heads = Heads::New;
                     text = format!("{}: {} {}\n", self.destination, records.stream.plural(), self.what);
                 }
-                say(&(text + &as_table(&records, is_new)))?;
+                say(&(text + &as_table(&records, &heads)))?;
             }
             _ => {}
         }
@@ -74,7 +75,13 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn as_table(records: &Records, with_head: bool) -> String {
+/// Whether the heads of a table have been shown.
+enum Heads {
+    New,
+    Above,
+}
+
+fn as_table(records: &Records, heads_are: &Heads) -> String {
     let has_seq = records.rows.iter().any(|record| record.seq.is_some());
     let columns = records.stream.spec().columns.iter().map(|column| (column.name, Align::Right));
     let why = [("parked at", Align::Left), ("why", Align::Left)];
@@ -86,8 +93,10 @@ fn as_table(records: &Records, with_head: bool) -> String {
         let why = [&record.parked_at, &record.reason].into_iter().flatten().cloned();
         table.row(seq.chain(record.cells.iter().map(cell)).chain(why).collect());
     }
-    let text = table.to_text(table::width());
-    if with_head { text } else { text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()) }
+    match heads_are {
+        Heads::New => table.to_text(table::width()),
+        Heads::Above => table.to_more_text(table::width()),
+    }
 }
 
 /// A value for people.
