@@ -213,7 +213,7 @@ impl Shared {
     /// an error of the disk shows at the next commit.
     fn compact_if_due(&self, need: Need) {
         if edge::is_wanted("compact:wanted")
-            && let Err(error) = self.compact()
+            && let Err(error) = self.compact(&|_| {})
         {
             tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
         }
@@ -227,7 +227,7 @@ impl Shared {
         let look = || {
             let live_bytes = compact::live_bytes(&self.store(), files_bytes)?;
             if compact::is_worth_it(need, live_bytes, files_bytes) {
-                self.compact()?;
+                self.compact(&|_| {})?;
             }
             Ok::<_, StoreError>(())
         };
@@ -237,12 +237,12 @@ impl Shared {
         *due = (Instant::now() + COMPACTION_EVERY, pending_bytes);
     }
 
-    /// Copies what is live into a new store, and goes on with that one. Writers wait meanwhile.
-    fn compact(&self) -> Result<Compacted, StoreError> {
+    /// Copies what is live into a new store, telling how many bytes are copied, and goes on with that one. Writers wait meanwhile.
+    fn compact(&self, tell: &dyn Fn(u64)) -> Result<Compacted, StoreError> {
         let guard = lock(&self.writer);
         let began = Instant::now();
         let bytes_before = self.store().disk_bytes();
-        let copy = compact::copy(&self.path, &self.store(), &guard.0)?;
+        let copy = compact::copy(&self.path, &self.store(), &guard.0, tell)?;
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         compact::switch(&self.path, &mut store, copy).inspect_err(|_| store.give_up())?;
         let compacted = Compacted { bytes_before, bytes_after: store.disk_bytes() };
@@ -443,13 +443,18 @@ impl Outbox {
         .await
     }
 
-    /// Makes the files as small as what they hold, whatever that is. Changes wait meanwhile.
+    /// Makes the files as small as what they hold, whatever that is. Changes wait meanwhile. Tells, off the async threads, how many bytes are
+    /// copied, and of how many: counted before, so that these are about as many. A caller that goes away does not stop it.
     ///
     /// # Errors
     /// Nothing is lost. The outbox may have to be opened again.
-    pub async fn compact(&self) -> Result<Compacted, StoreError> {
+    pub async fn compact(&self, tell: impl Fn(u64, u64) + Send + 'static) -> Result<Compacted, StoreError> {
         let shared = Arc::clone(&self.0);
-        off_thread(move || shared.compact()).await
+        off_thread(move || {
+            let all_bytes = compact::live_bytes(&shared.store(), u64::MAX)?;
+            shared.compact(&|copied_bytes| tell(copied_bytes, all_bytes))
+        })
+        .await
     }
 
     /// Writes down the run of a stream that may arrive by what is sent next; it replaces what was written of that stream before.

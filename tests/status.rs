@@ -239,6 +239,9 @@ async fn the_page_in_chromium_holds_what_it_should_and_nothing_is_wider_than_the
         assert!(std::fs::metadata(&picture).unwrap().len() > 20_000, "{} is empty", picture.display());
         let dom = chromium(&url, dark, &["--dump-dom", "--virtual-time-budget=3000"]);
         assert!(dom.contains(&format!("data-width=\"{width}\" data-content=\"{width}\"")), "wider than {width}: {dom:.600}");
+        // A table for whoever hears it, however its cells are laid out: what is written, and what the browser makes of it.
+        let roles = "table table table, thead rowgroup rowgroup, tr row row, th columnheader columnheader, tbody rowgroup rowgroup, td cell cell";
+        assert!(dom.contains(&format!("data-roles=\"{roles}\"")), "{width}: {dom:.900}");
     }
     let page = format!("http://{}/", scene.page);
     let dom = chromium(&page, &[], &["--dump-dom", "--virtual-time-budget=12000"]);
@@ -255,7 +258,9 @@ async fn the_page_in_chromium_holds_what_it_should_and_nothing_is_wider_than_the
 fn chromium(url: &str, flags: &[&str], more: &[&str]) -> String {
     let profile = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new("chromium");
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]).args(flags).args(more);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]);
+    // Tells what a screen reader is told.
+    command.arg("--enable-blink-features=ComputedAccessibilityInfo").args(flags).args(more);
     command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -293,7 +298,10 @@ impl Frame {
                 "<!doctype html><meta name=\"color-scheme\" content=\"light dark\"><body style=\"margin:0\">\
                  <iframe src=\"/page\" style=\"border:0;width:{width}px;height:3200px\" onload=\"\
                  const root = this.contentDocument.documentElement;\
-                 document.body.dataset.width = root.clientWidth; document.body.dataset.content = root.scrollWidth;\"></iframe>"
+                 document.body.dataset.width = root.clientWidth; document.body.dataset.content = root.scrollWidth;\
+                 const parts = [...this.contentDocument.querySelectorAll('table, thead, tbody, tr, th, td')];\
+                 const roles = parts.map((part) => [part.localName, part.getAttribute('role'), part.computedRole].join(' '));\
+                 document.body.dataset.roles = [...new Set(roles)].join(', ');\"></iframe>"
             ),
             _ if path == "/page" => {
                 let mut up = TcpStream::connect(page).unwrap();

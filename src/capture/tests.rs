@@ -38,6 +38,8 @@ struct Scripted {
     replaced: Option<(Duration, Vec<Reading>)>,
     /// Entities that appear after the catalog was read so many times.
     later: Option<(usize, LocalRef, Entity<LocalId>)>,
+    /// When the catalog has been read so many times the database is another one, with these readings.
+    replaced_at_read: Option<(usize, Vec<Reading>)>,
 }
 
 impl Scripted {
@@ -56,6 +58,7 @@ impl Scripted {
             page_takes: Duration::ZERO,
             replaced: None,
             later: None,
+            replaced_at_read: None,
         }
     }
 }
@@ -228,6 +231,10 @@ impl Source for Scripted {
 
     async fn catalog(&mut self) -> Result<Catalog, SourceError> {
         self.catalog_reads += 1;
+        let reads = self.catalog_reads;
+        if let Some((_, readings)) = self.replaced_at_read.take_if(|(after, _)| reads > *after) {
+            self.readings = readings;
+        }
         if let Some((reads, what, entity)) = &self.later
             && self.catalog_reads > *reads
         {

@@ -6,9 +6,11 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
+    pin::pin,
 };
 
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 use super::{Answer, Answers, FailureKind, Filter, QueueError, Run, Told, look};
 use crate::{
@@ -25,6 +27,9 @@ use crate::{
 const PAGE_CHUNKS: usize = 32;
 /// Chunks that are changed between two words on how far it is.
 const STEP_CHUNKS: usize = 64;
+
+/// In what is told how far compaction is.
+const KIB: u64 = 1 << 10;
 
 /// Whether an operator paused the sending of an outbox.
 pub fn is_paused(folder: &Path) -> bool {
@@ -96,9 +101,21 @@ fn changed_meanwhile(picked: u64, taken: u64) -> String {
     }
 }
 
-/// Makes the files as small as what they hold. Capture and acks wait meanwhile, as when a daemon does it by itself.
+/// Makes the files as small as what they hold. Capture and acks wait meanwhile, as when a daemon does it by itself. Tells how
+/// many KiB are copied.
 pub async fn compact(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError> {
-    let compacted = outbox.compact().await?;
+    let (far, mut seen) = watch::channel((0, 0));
+    let mut work = pin!(outbox.compact(move |copied, all| _ = far.send_replace((copied, all))));
+    // Who does not read is not waited for: it goes on by itself.
+    let compacted = loop {
+        tokio::select! {
+            compacted = &mut work => break compacted?,
+            Ok(()) = seen.changed() => {
+                let (copied, all) = *seen.borrow_and_update();
+                answers.give(Answer::Progress(copied / KIB, Some(all / KIB))).await?;
+            }
+        }
+    };
     let [before, after] = [compacted.bytes_before, compacted.bytes_after].map(units::show_bytes);
     let text = format!("{before} before, {after} now");
     answers.give(Answer::Told(Told { text, rows: 0, wrong: Vec::new() })).await

@@ -164,15 +164,19 @@ fn charts(minutes: &[Minute], period: Period, now: u32) -> String {
     .concat()
 }
 
+/// Its roles are written out: on a narrow screen each row is a block of lines, and then browsers take it for no table any more.
+const HEAD: &str = "<table role=\"table\"><thead role=\"rowgroup\"><tr role=\"row\">\
+    <th role=\"columnheader\" scope=\"col\" class=\"number\">Rows</th><th role=\"columnheader\" scope=\"col\">Stream</th>\
+    <th role=\"columnheader\" scope=\"col\">Since (UTC)</th><th role=\"columnheader\" scope=\"col\">Why</th>\
+    <th role=\"columnheader\" scope=\"col\">A sample</th></tr></thead>";
+
 fn parked(out: &mut String, place: usize, groups: &[Group]) {
     if groups.is_empty() {
         return;
     }
     let _ = write!(
         out,
-        "<details id=\"d{place}-parked\" open><summary>Parked rows</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Parked rows\"><table><thead><tr>\
-         <th scope=\"col\" class=\"number\">Rows</th><th scope=\"col\">Stream</th><th scope=\"col\">Since (UTC)</th><th scope=\"col\">Why</th>\
-         <th scope=\"col\">A sample</th></tr></thead><tbody>"
+        "<details id=\"d{place}-parked\" open><summary>Parked rows</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Parked rows\">{HEAD}<tbody role=\"rowgroup\">"
     );
     for group in groups {
         let columns = group.stream.spec().columns.iter().map(|column| column.name);
@@ -183,8 +187,8 @@ fn parked(out: &mut String, place: usize, groups: &[Group]) {
         let since: String = group.oldest.chars().take(16).collect();
         let _ = write!(
             out,
-            "<tr><td class=\"number\" data-head=\"Rows\">{}</td><td data-head=\"Stream\">{}</td><td data-head=\"Since (UTC)\">{}</td>\
-             <td data-head=\"Why\">{}</td><td data-head=\"A sample\">{}</td></tr>",
+            "<tr role=\"row\"><td role=\"cell\" class=\"number\" data-head=\"Rows\">{}</td><td role=\"cell\" data-head=\"Stream\">{}</td><td role=\"cell\" data-head=\"Since (UTC)\">{}</td>\
+             <td role=\"cell\" data-head=\"Why\">{}</td><td role=\"cell\" data-head=\"A sample\">{}</td></tr>",
             number(group.rows),
             group.stream,
             text(&since.replace('T', " ")),
