@@ -34,7 +34,8 @@ pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
     let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
     each(destinations, |destination| {
         let mut shown = Shown::new(&destination.name, "that wait", args.json);
-        way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))
+        way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))?;
+        shown.end()
     })?;
     Ok(Exit::Done)
 }
@@ -46,16 +47,22 @@ pub(super) struct Shown<'a> {
     what: &'a str,
     json: bool,
     headed: Option<Stream>,
+    /// Whether it was said why there are none.
+    is_told: bool,
 }
 
 impl<'a> Shown<'a> {
     pub(super) fn new(destination: &'a str, what: &'a str, json: bool) -> Self {
-        Self { destination, what, json, headed: None }
+        Self { destination, what, json, headed: None, is_told: false }
     }
 
     pub(super) fn answer(&mut self, answer: Answer) -> Result<(), CliError> {
         match answer {
-            Answer::Absent => tracing::info!(destination = self.destination, "no outbox yet"),
+            Answer::Absent if self.json => tracing::info!(destination = self.destination, "no outbox yet"),
+            Answer::Absent => {
+                self.is_told = true;
+                say(&format!("{}: no outbox yet, `packhorse run` makes it\n", self.destination))?;
+            }
             Answer::Records(records) if self.json => {
                 let lines = records.rows.iter().map(|record| json(self.destination, records.stream, record) + "\n");
                 say(&lines.collect::<String>())?;
@@ -72,6 +79,14 @@ impl<'a> Shown<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// People are told that there was nothing; for machines no line says it.
+    pub(super) fn end(&self) -> Result<(), CliError> {
+        if self.json || self.is_told || self.headed.is_some() {
+            return Ok(());
+        }
+        say(&format!("{}: no rows {} are meant by this\n", self.destination, self.what))
     }
 }
 
