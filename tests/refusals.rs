@@ -133,7 +133,7 @@ async fn kills_in_the_middle_of_isolation_lose_and_double_nothing() {
             let now = scene.proxy.requests_of("/rest/") - first;
             if now != requests {
                 (requests, quiet_since) = (now, Instant::now());
-            } else if requests > 0 && quiet_since.elapsed() > Duration::from_secs(1) {
+            } else if requests > 0 && quiet_since.elapsed() > Duration::from_secs(3) {
                 // It has nothing more to ask.
                 break;
             }

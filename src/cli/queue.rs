@@ -4,6 +4,7 @@
 //! over its socket, and only where none runs the files are opened; damaged ones are looked at as a copy.
 
 pub mod compact;
+mod copy;
 pub mod drop;
 pub mod export;
 pub mod list;

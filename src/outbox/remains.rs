@@ -18,7 +18,7 @@ use super::{
     data_dir,
     format::{self, Parked, StreamState},
     parked,
-    sidecar::{Bound, Sidecar},
+    sidecar::{self, Bound, Sidecar},
     store::{Store, StoreError, io_error},
 };
 use crate::{
@@ -278,6 +278,25 @@ impl Drop for Remains {
             tracing::warn!(copy = %self.copy.display(), %error, "the copy of the damaged outbox could not be removed");
         }
     }
+}
+
+/// Copies what it takes to open an outbox into a folder that is there; `false`, and nothing is copied, where that is more than so many bytes.
+pub fn copy_outbox(outbox: &Path, to: &Path, bytes_max: u64) -> io::Result<bool> {
+    let stores = data_dir::stores(outbox).map_err(io::Error::other)?;
+    let sizes = stores.iter().flat_map(|store| store.read_dir().into_iter().flatten().flatten());
+    if sizes.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum::<u64>() > bytes_max {
+        return Ok(false);
+    }
+    for name in ["CURRENT", sidecar::NAME] {
+        match std::fs::copy(outbox.join(name), to.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    for store in stores {
+        copy_files(&store, &to.join(store.file_name().unwrap_or_default()))?;
+    }
+    Ok(true)
 }
 
 fn copy_files(from: &Path, to: &Path) -> io::Result<()> {

@@ -31,7 +31,7 @@ use crate::{
     edge,
 };
 
-const NAME: &str = "sidecar";
+pub(super) const NAME: &str = "sidecar";
 const MAGIC: [u8; 2] = *b"PS";
 const VERSION: u8 = 2;
 

@@ -162,7 +162,8 @@ fn rows(args: &ShowArgs, context: &Context) -> Result<Exit, CliError> {
     each(destinations, |destination| {
         let mut shown = Shown::new(&destination.name, "that are parked", look.json);
         let request = Request::ParkedShow(look.select.filter(look.reason.as_deref()), args.limit);
-        way.ask(destination, request, |answer| shown.answer(answer))
+        way.ask(destination, request, |answer| shown.answer(answer))?;
+        shown.end()
     })?;
     Ok(Exit::Done)
 }

@@ -4,19 +4,20 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
-    os::unix::{fs::DirBuilderExt as _, net::UnixStream},
+    os::unix::net::UnixStream,
     path::Path,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
+use super::copy;
 use crate::{
     cli::{CliError, Context, interrupt::Undone, narrowed, owner},
     config::{Config, Destination},
     daemon,
-    outbox::{self, DataDir, DataDirError, Outbox, StoreError, remains::Remains},
+    outbox::{self, DataDir, DataDirError, Outbox, StoreError},
     queue::{
-        Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act, look,
+        Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act,
         rewind::{self, Drained},
         steps,
     },
@@ -205,14 +206,16 @@ impl<'a> Way<'a> {
             Request::Flush => return Err(QueueError::Told(nobody_runs())),
             _ => {}
         }
-        let opening = folder.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Outbox::open_existing(&opening)).await;
-        let opened = opened.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
-        let outbox = match opened {
-            Ok(Some(outbox)) => outbox,
-            Ok(None) => return answers.give(Answer::Absent).await,
-            Err(error @ StoreError::Damaged { .. }) if request.only_looks() => {
-                return on_copy(folder, destination, request, &error, answers).await;
+        let (opening, only_looks) = (folder.to_owned(), request.only_looks());
+        let opened = tokio::task::spawn_blocking(move || {
+            if only_looks { copy::open_to_look(&opening) } else { Outbox::open_existing(&opening).map(|outbox| (outbox, None)) }
+        });
+        // A copy stays until it was looked at.
+        let (outbox, _copy) = match opened.await.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))? {
+            Ok((Some(outbox), copy)) => (outbox, copy),
+            Ok((None, _)) => return answers.give(Answer::Absent).await,
+            Err(error @ StoreError::Damaged { .. }) if only_looks => {
+                return copy::look_at_what_is_left(folder, destination, request, &error, answers).await;
             }
             Err(error) => return Err(error.into()),
         };
@@ -269,70 +272,6 @@ fn silent(config: &Config) -> CliError {
         DAEMON_PATIENCE.as_secs()
     );
     CliError::Unreachable { what, cause: None }
-}
-
-/// What can be told of a damaged outbox, from a copy.
-async fn on_copy(
-    folder: &Path,
-    destination: &Destination,
-    request: Request,
-    damage: &StoreError,
-    answers: &Answers,
-) -> Result<(), QueueError> {
-    let why = crate::chain(damage);
-    let scratch =
-        Undone::new(std::env::temp_dir().join(format!("packhorse-look-{}-{:08x}", std::process::id(), rand::random::<u32>())));
-    std::fs::DirBuilder::new().mode(0o700).create(scratch.path()).map_err(|cause| {
-        QueueError::told(FailureKind::Outbox, format!("{why}; no copy could be read: {}: {cause}", scratch.path().display()))
-    })?;
-    let (copied, into) = (folder.to_owned(), scratch.path().to_owned());
-    let copy = tokio::task::spawn_blocking(move || Remains::open(&copied, &into)).await;
-    let copy = copy.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
-    let remains = copy.map_err(|error| {
-        QueueError::told(FailureKind::Outbox, format!("{why}; no copy could be read: {}", crate::chain(&error)))
-    })?;
-    match request {
-        Request::Status => {
-            let status = status::of_closed(&destination.name, &why, Some(&remains), daemon::clock());
-            return answers.give(Answer::Status(Box::new(status), Vec::new())).await;
-        }
-        Request::Verify => {
-            let left = remains.left();
-            let rows = left.pending.iter().chain(&left.parked).sum();
-            let text = format!("{rows} records can still be read of a copy");
-            return answers.give(Answer::Told(Told { text, rows, wrong: vec![why] })).await;
-        }
-        Request::List(filter, limit) => look::list_left(&remains, &filter, limit, answers).await?,
-        Request::ParkedShow(filter, limit) => look::parked_show_left(&remains, &filter, limit, answers).await?,
-        Request::ParkedList(filter) => {
-            let mut groups = look::Groups::default();
-            remains.parked().for_each(|(parked, rows)| groups.add(&filter, &parked, &rows));
-            answers.give(Answer::Groups(groups.into_list())).await?;
-        }
-        Request::Show(stream, seq) => {
-            let found = remains.records(stream).find(|(first, _, rows)| (*first..first.plus(rows.len() as u64)).contains(&seq));
-            if let Some((first, captured_at, rows)) = found {
-                let detail = crate::queue::Detail {
-                    stream,
-                    record: look::record(&rows, seq.since(first) as usize, Some(seq)),
-                    captured_at: captured_at.to_string(),
-                    freshness: "unknown".to_owned(),
-                    refers: Vec::new(),
-                    in_flight: false,
-                };
-                answers.give(Answer::Detail(Box::new(detail))).await?;
-            }
-        }
-        Request::Retry(..)
-        | Request::Discard(..)
-        | Request::Pause
-        | Request::Resume
-        | Request::Flush
-        | Request::Compact
-        | Request::Rewind(_) => {}
-    }
-    // What was shown is not all that there should be.
-    Err(QueueError::told(FailureKind::Remains, format!("{why}; what can still be read of a copy was shown")))
 }
 
 fn nobody_runs() -> Failure {
