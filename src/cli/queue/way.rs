@@ -12,7 +12,7 @@ use std::{
 
 use super::copy;
 use crate::{
-    cli::{CliError, Context, interrupt::Undone, narrowed, owner},
+    cli::{CliError, Context, narrowed, owner},
     config::{Config, Destination},
     daemon,
     outbox::{self, DataDir, DataDirError, Outbox, StoreError},
