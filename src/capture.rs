@@ -262,6 +262,7 @@ impl Capture<'_> {
         let began = Instant::now();
         let schema = self.source.connect().await?;
         let now = self.source.now().await?;
+        let asked_at = (self.options.clock)();
         if self.started.is_none() {
             self.look_at_the_source(&schema.streams, now).await?;
             self.started = Some(now);
@@ -320,6 +321,9 @@ impl Capture<'_> {
             if !streams.is_empty() && (began.elapsed() >= LOOK_AGAIN || self.has_changed().await?) {
                 return Ok(Polled::Unfinished);
             }
+        }
+        if stuck.is_none() {
+            self.outbox.caught_up(asked_at.minus(self.options.settle));
         }
         for stream in &all {
             // With an end all of it, else a part at each poll.

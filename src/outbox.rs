@@ -23,6 +23,7 @@ pub mod look;
 mod parked;
 mod parked_copy;
 mod places;
+mod reach;
 mod recover;
 pub mod remains;
 mod removal;
@@ -183,6 +184,8 @@ struct Shared {
     durable: watch::Sender<Snapshot>,
     /// When it is looked again whether compaction is worth it; sooner where less than half of so many bytes wait.
     compaction_due: Mutex<(Instant, u64)>,
+    /// When capture last came to the end of the source.
+    caught_up: Mutex<Option<Micros>>,
 }
 
 /// How often it is looked whether compaction is worth it.
@@ -198,6 +201,7 @@ impl Shared {
             writer: Mutex::new((writer, keeper)),
             durable,
             compaction_due: Mutex::new((Instant::now(), 0)),
+            caught_up: Mutex::new(None),
         }
     }
 
@@ -256,6 +260,16 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    /// What the store holds at the end is written beside it: a store that is less the next time is damaged, and does not pass for whole.
+    fn drop(&mut self) {
+        let (writer, keeper) = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.store.get_mut().unwrap_or_else(PoisonError::into_inner).is_well() {
+            keeper.finish(&self.path, writer);
+        }
+    }
+}
+
 /// A handle to an open outbox; clones share it. Everything that touches the disk runs off the async threads.
 #[derive(Clone)]
 pub struct Outbox(Arc<Shared>);
@@ -270,7 +284,7 @@ impl Outbox {
 
     /// Opens the outbox in a destination's folder, if there is one. Blocks.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
-        let Some((store, writer)) = ballast::or_without(path, || writer::open_existing(path))? else { return Ok(None) };
+        let Some((store, writer)) = ballast::or_without(path, || recover::open_existing(path))? else { return Ok(None) };
         Ok(Some(Self(Arc::new(Shared::new(path, store, writer)))))
     }
 

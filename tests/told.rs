@@ -300,12 +300,14 @@ async fn rows_that_the_receiver_refuses_are_parked_alone_and_arrive_when_they_ar
     rows(&scene.source, 1, 10..1_010).await;
     rows(&scene.source, 100, 10..1_010).await;
     let before = scene.proxy.requests_of("/rest/bulk/");
-    let output = gateway.output(&["run", "--once", "--deadline", "120s"]).await;
+    let output = gateway.output(&["-vv", "run", "--once", "--deadline", "120s"]).await;
     assert_exit(&output, 1);
     let requests = scene.proxy.requests_of("/rest/bulk/") - before;
-    println!("{requests} bulk requests");
-    // Two for each stream; and the sensors of that node, which are tried whenever the catalog is looked at.
-    assert!(requests <= 14, "{requests} bulk requests for both streams and the sensors");
+    let of_rows = String::from_utf8_lossy(&output.stderr).matches(" request stream=").count();
+    println!("{requests} bulk requests, {of_rows} of them with rows");
+    // A batch is sent and sent again, and a slow machine may cut it in some; a search for 3,000 rows one by one would take thousands. The rest are
+    // the six sensors of that node, told apart whenever the catalog is looked at.
+    assert!((4..=20).contains(&of_rows) && requests <= 100, "{requests} bulk requests, {of_rows} of them with rows");
     let comparison = scene.compare().await;
     let lost = (comparison.readings.lost, comparison.node_states.lost);
     assert_eq!((lost, comparison.readings.arrived, comparison.node_states.arrived), ((2_000, 1_000), 2_020, 1_010));

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Capture, CaptureError, PAUSE, Until,
-    compare::{self, Difference, Patience},
+    compare::{self, Cut, Difference, Patience},
     gaps::Gaps,
 };
 use crate::{
@@ -35,8 +35,6 @@ use crate::{
 const SLICE_ROWS: u64 = 50_000;
 /// The fewest that it is cut down to when a query takes too long.
 const SLICE_ROWS_MIN: u64 = 1_000;
-/// Places in a slice: thirty-one days, or as many blocks of ids.
-const SLICE_PLACES: i64 = 31 * DAY;
 /// Entries that are looked at to cut a slice.
 const SLICE_ENTRIES: usize = 5_000;
 /// The last places with rows that are audited at every poll or so.
@@ -430,7 +428,7 @@ impl Capture<'_> {
         (next + i64::try_from(places.max(1)).unwrap_or(1)).min(span.to)
     }
 
-    /// The next part of a way that has rows on either side, in whole slots of one width, and bounded; `None` at its end.
+    /// The next part of a way that has rows on either side, in whole slots, and bounded; `None` at its end.
     async fn cut(&mut self, stream: &SourceStream, walk: &Walk) -> Result<Option<Gathered>, CaptureError> {
         let snapshot = self.outbox.snapshot();
         let state = snapshot.ledger(stream.stream);
@@ -440,25 +438,17 @@ impl Capture<'_> {
         };
         let floor = state.floor.clone().unwrap_or(Position::Start);
         let next = floor.place().unwrap_or(FIRST).max(walk.next);
-        // A wide slot may begin before the place from which on it is asked for.
-        let known = self.outbox.ledger(walk.side, stream.stream, coarse.align(next), SLICE_ENTRIES).await?;
+        // A wide slot may begin before the place from which on it is asked for; ahead are some that were counted when they were old.
+        let wide = match walk.side {
+            Side::Behind => coarse.align(next),
+            Side::Ahead => compare::widest_before(next),
+        };
+        let known = self.outbox.ledger(walk.side, stream.stream, wide, SLICE_ENTRIES).await?;
         let there = self.source.first_place(stream.stream, (next > FIRST).then_some(next)).await?;
-        let first_known =
-            known.iter().find(|entry| entry.slot.place + i64::from(entry.unit) > next).map(|entry| entry.slot.place.max(next));
-        let Some(from) = first_known.into_iter().chain(there).min().filter(|from| *from < walk.end) else { return Ok(None) };
-        let (from, unit) = (coarse.align(from), coarse.unit(from));
-        let limit = walk.end.min(coarse.next_border(from).unwrap_or(i64::MAX)).min(from.saturating_add(SLICE_PLACES.max(unit)));
         let rows_max = self.audits.of(stream.stream).slice_rows;
-        let (mut to, mut rows) = (from + unit, 0);
-        for entry in known.iter().filter(|entry| entry.slot.place >= from) {
-            let place = entry.slot.place;
-            // Where nothing is known for a day, nobody knows what is there.
-            if place >= limit || place > to + DAY || (rows + entry.tally.rows > rows_max && place >= to) {
-                break;
-            }
-            to = to.max(place + unit);
-            rows += entry.tally.rows;
-        }
+        let Some(Cut { from, to, unit, rows }) = compare::cut(&known, there, next..walk.end, coarse, rows_max) else {
+            return Ok(None);
+        };
         let upto = match walk.side {
             Side::Behind => Some(snapshot.stream(stream.stream).watermark.clone()),
             Side::Ahead => None,

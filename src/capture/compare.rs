@@ -14,10 +14,47 @@ use tokio::time::Instant;
 use crate::{
     domain::{
         Slot, Stream, Tallies, Tally,
-        ledger::{DAY, MONTH},
+        ledger::{Coarse, DAY, MONTH},
     },
     outbox::{Entry, Side},
 };
+
+/// Places in a slice: thirty-one days, or as many blocks of ids.
+const SLICE_PLACES: i64 = 31 * DAY;
+
+/// A part of the ledger that is held against the source in one go: no entry reaches over its borders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) from: i64,
+    /// Exclusive.
+    pub(super) to: i64,
+    /// How wide a slot is of which nothing is known.
+    pub(super) unit: i64,
+    /// Rows that the ledger knows of.
+    pub(super) rows: u64,
+}
+
+/// The first part of a way that has rows on either side, with some `rows_max` rows at most. The entries are given from a slot's width before the
+/// way on, and the first place `there` is with rows at the source. Behind the watermark entries are as wide as `coarse` says; ahead of it some may
+/// be wider, and lie over others. `None` where nothing is left.
+pub(super) fn cut(known: &[Entry], there: Option<i64>, way: Range<i64>, coarse: Coarse, rows_max: u64) -> Option<Cut> {
+    let end_of = |entry: &Entry| entry.slot.place + i64::from(entry.unit);
+    let first_known = known.iter().find(|entry| end_of(entry) > way.start).map(|entry| entry.slot.place);
+    let from = first_known.into_iter().chain(there).min().filter(|from| *from < way.end)?;
+    let (from, unit) = (coarse.align(from), coarse.unit(from));
+    let limit = way.end.min(coarse.next_border(from).unwrap_or(i64::MAX)).min(from.saturating_add(SLICE_PLACES.max(unit)));
+    let (mut to, mut rows) = (from + unit, 0);
+    for entry in known.iter().filter(|entry| entry.slot.place >= from) {
+        let place = entry.slot.place;
+        // Where nothing is known for a day, nobody knows what is there.
+        if place >= to && (place >= limit || place > to + DAY || rows + entry.tally.rows > rows_max) {
+            break;
+        }
+        to = to.max(end_of(entry));
+        rows += entry.tally.rows;
+    }
+    Some(Cut { from, to, unit, rows })
+}
 
 /// A slot in which the source has other rows than were captured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +197,25 @@ mod tests {
             found.iter().map(|one| (one.slot.place, one.unit, one.there.rows)).collect::<Vec<_>>(),
             [(24, 24, 3), (48, 1, 1)]
         );
+    }
+
+    #[test]
+    fn a_cut_goes_through_no_entry() {
+        let cut =
+            |known: &[Entry], there, way| cut(known, there, way, Coarse::NOTHING, 100).map(|cut| (cut.from, cut.to, cut.rows));
+        let hours = [entry(50, 1, 7, &[1]), entry(51, 1, 7, &[2]), entry(90, 1, 7, &[3])];
+        assert_eq!(cut(&hours, None, 40..99), Some((50, 52, 2)), "a day of nothing ends it");
+        assert_eq!(cut(&hours, Some(45), 40..99), Some((45, 52, 2)));
+        assert_eq!(cut(&hours, None, 52..99), Some((90, 91, 1)));
+        assert_eq!(cut(&hours, None, 91..99), None);
+        assert_eq!(cut(&hours, Some(99), 91..99), None);
+        // Days and months, from when these hours were old, may begin before the way and reach over its end.
+        let wide = [entry(24, 24, 7, &[1]), entry(30, 1, 7, &[1]), entry(47, 1, 8, &[2]), entry(48, 1, 8, &[3])];
+        for way in [30..99, 40..99, 40..46] {
+            let to = if way.end < 48 { 48 } else { 49 };
+            assert_eq!(cut(&wide, Some(45), way.clone()).map(|(from, to, _)| (from, to)), Some((24, to)), "{way:?}");
+        }
+        assert_eq!(cut(&[entry(0, 720, 7, &[1]), entry(719, 24, 8, &[1])], None, 700..701), Some((0, 743, 2)));
     }
 
     #[test]

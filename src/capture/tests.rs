@@ -38,6 +38,8 @@ struct Scripted {
     replaced: Option<(Duration, Vec<Reading>)>,
     /// Entities that appear after the catalog was read so many times.
     later: Option<(usize, LocalRef, Entity<LocalId>)>,
+    /// When the catalog has been read so many times the database is another one, with these readings.
+    replaced_at_read: Option<(usize, Vec<Reading>)>,
 }
 
 impl Scripted {
@@ -56,6 +58,7 @@ impl Scripted {
             page_takes: Duration::ZERO,
             replaced: None,
             later: None,
+            replaced_at_read: None,
         }
     }
 }
@@ -228,6 +231,10 @@ impl Source for Scripted {
 
     async fn catalog(&mut self) -> Result<Catalog, SourceError> {
         self.catalog_reads += 1;
+        let reads = self.catalog_reads;
+        if let Some((_, readings)) = self.replaced_at_read.take_if(|(after, _)| reads > *after) {
+            self.readings = readings;
+        }
         if let Some((reads, what, entity)) = &self.later
             && self.catalog_reads > *reads
         {
@@ -377,6 +384,26 @@ async fn a_source_that_is_away_is_waited_for() {
     let options = options();
     let (result, ()) = tokio::join!(run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop), arrived);
     result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_is_known_when_the_end_was_reached_and_not_while_a_table_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let now = Micros(NOW * 1_000_000);
+    let mut source = Scripted::new((1..50).map(|second| (NOW - 1_000 + second, 5, 0, None)).collect());
+    source.bad_second = Some(NOW - 970);
+    assert!(catch_up(&mut source, &outbox, &options()).await.is_err());
+    assert_eq!(outbox.lag(now), None);
+    source.bad_second = None;
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let minute = Duration::from_mins(1);
+    assert_eq!(outbox.lag(now), Some(options().settle));
+    // The source goes away.
+    source.failures =
+        std::iter::repeat_with(|| SourceError::Unreachable { advice: "away".into(), cause: None }).take(50).collect();
+    assert!(catch_up(&mut source, &outbox, &options()).await.is_err());
+    assert_eq!(outbox.lag(Micros(now.0 + 60_000_000)), Some(options().settle + minute));
 }
 
 #[tokio::test(start_paused = true)]

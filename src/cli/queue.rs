@@ -88,6 +88,24 @@ fn cannot_look(data_dir: &Path, cause: io::Error) -> CliError {
     CliError::Failed { what: format!("cannot look into data_dir {}", data_dir.display()), cause: Some(cause.into()) }
 }
 
+/// Does the same for each destination: one that is in trouble holds up no other. Its trouble is the command's own when all are done.
+pub(super) fn each<'d>(
+    destinations: impl IntoIterator<Item = &'d Destination>,
+    mut one: impl FnMut(&'d Destination) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let mut first = Ok(());
+    for destination in destinations {
+        match one(destination) {
+            Ok(()) => {}
+            // Nobody listens any more, or nobody answers.
+            Err(error @ (CliError::Output(_) | CliError::Unreachable { .. } | CliError::Config(_))) => return Err(error),
+            Err(error) if first.is_ok() => first = Err(error),
+            Err(error) => tracing::error!(destination = destination.name, error = crate::chain(&error), "not done"),
+        }
+    }
+    first
+}
+
 /// Outboxes of no configured destination: the rows in them wait for ever.
 pub(super) fn unowned(config: &Config, data_dir: &Path) -> io::Result<Vec<String>> {
     let mut there = look::outboxes(data_dir)?;

@@ -263,9 +263,9 @@ pub(super) fn retreat(store: &Store, change: &mut Change, stream: Stream, to: i6
     for entry in moved {
         change.remove(format::ledger_key(Side::Behind, stream, entry.slot));
         let key = format::ledger_key(Side::Ahead, stream, entry.slot);
-        let before =
-            store.get(&key)?.map(|value| decode(store, &value)).transpose()?.map_or_else(Tally::default, |(_, tally)| tally);
-        put_entry(change, &key, entry.unit, before.and(entry.tally));
+        // What is there already may have been counted when it was older, by the day: none of it gets forgotten.
+        let (unit, before) = store.get(&key)?.map_or(Ok((0, Tally::default())), |value| decode(store, &value))?;
+        put_entry(change, &key, entry.unit.max(unit), before.and(entry.tally));
     }
     Ok(reached)
 }

@@ -19,7 +19,7 @@ use crate::{
     outbox::Outbox,
     ports::{Source, SourceError},
     pulse::Pulse,
-    queue::{Answer, Answers, Beside, FailureKind, QueueError, Request, Told, act, look, rewind},
+    queue::{Answer, Answers, Beside, FailureKind, Pace, QueueError, Request, Told, act, look, rewind},
     sender::helm::Helm,
 };
 
@@ -59,6 +59,8 @@ pub struct Desk {
     slot: watch::Sender<Slot>,
     /// Read by each request that works on its outbox.
     in_use: RwLock<()>,
+    /// Of all who look at its outbox.
+    pace: Arc<Pace>,
     rate: Mutex<Option<f64>>,
     /// When there was progress last, or no work.
     went_on: Mutex<Instant>,
@@ -80,6 +82,7 @@ impl Desk {
             connect,
             slot: watch::Sender::new(Slot::Opening),
             in_use: RwLock::default(),
+            pace: Arc::default(),
             rate: Mutex::new(None),
             went_on: Mutex::new(Instant::now()),
         }
@@ -113,6 +116,11 @@ impl Desk {
             Slot::Open(outbox) => Some(outbox.clone()),
             Slot::Opening | Slot::Closed(_) => None,
         }
+    }
+
+    /// How fast its outbox may be looked through.
+    pub fn beside(&self) -> Beside {
+        Beside::Loops(Arc::clone(&self.pace))
     }
 
     /// Rows that it delivers a second, of late.
@@ -213,7 +221,7 @@ impl Desk {
                 let mut source = (self.connect)().map_err(refused)?;
                 rewind::run(&outbox, &mut *source, since, &self.limits, answers).await
             }
-            request => on_open(&outbox, request, (self.limits.clock)(), Beside::Loops, answers).await,
+            request => on_open(&outbox, request, (self.limits.clock)(), &self.beside(), answers).await,
         }
     }
 }
@@ -223,7 +231,7 @@ pub async fn on_open(
     outbox: &Outbox,
     request: Request,
     now: Micros,
-    beside: Beside,
+    beside: &Beside,
     answers: &Answers,
 ) -> Result<(), QueueError> {
     match request {

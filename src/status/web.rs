@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     domain::Micros,
-    queue::{Beside, Filter, Group, look},
+    queue::{Filter, Group, look},
     sender::helm::Traffic,
 };
 
@@ -112,7 +112,7 @@ impl Site {
             let read = tokio::task::spawn_blocking(move || history::read(&folder, to.saturating_sub(history::MINUTES), to));
             let minutes = read.await.unwrap_or_default();
             let mut groups = match desk.outbox() {
-                Some(outbox) => look::groups(&outbox, &Filter::default(), Beside::Loops).await.unwrap_or_default(),
+                Some(outbox) => look::groups(&outbox, &Filter::default(), &desk.beside()).await.unwrap_or_default(),
                 None => Vec::new(),
             };
             groups.truncate(GROUPS_MAX);

@@ -53,3 +53,65 @@ async fn a_store_that_does_not_open_is_searched_for_what_is_left_and_repaired() 
     code(&scene.gateway.output(&["run", "--once"]).await, 0);
     scene.comparison().await.assert_equal();
 }
+
+/// A copy of a folder's files.
+fn copied(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in from.read_dir().unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        std::fs::copy(&entry, to.join(entry.file_name().unwrap())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_opens_as_what_it_was_an_hour_ago_does_not_pass_for_whole() {
+    let scene = Scene::captured().await;
+    let before = scene.dir.path().join("before");
+    copied(&store(&scene), &before);
+    scene.source.run("INSERT INTO Reading (time, nodeId, type, value) VALUES ('2026-02-01', 1, 0, 5)").await;
+    code(&scene.gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
+    scene.says(&["queue", "verify"], 0, "361 records read").await;
+    // As sled opens a log whose end is damaged.
+    copied(&before, &store(&scene));
+    scene.says(&["queue", "verify"], 1, "the sidecar knows of 301").await;
+    let export = scene.gateway.output(&["queue", "export"]).await;
+    code(&export, 1);
+    assert_eq!(text(&export.stdout).lines().count() as u64, READINGS + STATES, "what there is is shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_without_its_current_is_found_and_one_without_a_store_is_not_a_new_one() {
+    let scene = Scene::captured().await;
+    let folder = scene.gateway.data_dir().join("central");
+    std::fs::remove_file(folder.join("CURRENT")).unwrap();
+    scene.says(&["queue", "status"], 0, "300 readings and 60 node states").await;
+    std::fs::remove_file(folder.join("CURRENT")).unwrap();
+    scene.says(&["queue", "verify"], 0, "360 records read").await;
+    std::fs::remove_dir_all(store(&scene)).unwrap();
+    std::fs::remove_file(folder.join("CURRENT")).unwrap();
+    scene.says(&["queue", "status"], 1, "there is a sidecar and no store").await;
+    scene.says(&["queue", "verify"], 1, "there is a sidecar and no store").await;
+    scene.says(&["queue", "export"], 1, "there is a sidecar and no store").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_damaged_outbox_is_exported_into_a_file_and_the_next_destination_is_not_held_up() {
+    let mut scene = Scene::set().await;
+    scene.gateway = scene.gateway.and_destination("second", support::gateway::free_port());
+    code(&scene.gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
+    std::fs::write(scene.gateway.data_dir().join("central/CURRENT"), "garbled").unwrap();
+    let file = scene.dir.path().join("left.jsonl");
+    let output = scene.gateway.output(&["queue", "export", "--output", file.to_str().unwrap()]).await;
+    code(&output, 1);
+    assert!(text(&output.stderr).contains("CURRENT does not name a store"), "{}", text(&output.stderr));
+    let of = |name: &str| {
+        let exported = std::fs::read_to_string(&file).unwrap();
+        exported.lines().filter(|line| line.contains(&format!("\"destination\":\"{name}\""))).count() as u64
+    };
+    assert_eq!((of("central"), of("second")), (READINGS + STATES, READINGS + STATES));
+    for args in [&["queue", "list", "--limit", "1"][..], &["queue", "parked", "list"], &["queue", "verify"], &["queue", "status"]]
+    {
+        let output = scene.gateway.output(args).await;
+        code(&output, 1);
+        assert!(text(&output.stdout).contains("second"), "{args:?}: {}", text(&output.stdout));
+    }
+}

@@ -8,7 +8,8 @@ async fn every_look_at_a_stopped_outbox_is_right_and_changes_nothing() {
     every_look_is_right(&scene).await;
     let status = scene.json(&["queue", "status", "--json"]).await;
     assert_eq!(status["destinations"][0]["state"], "stopped");
-    scene.says(&["queue", "status", "--critical-age", "1s"], 2, "CRITICAL central").await;
+    let told = scene.says(&["queue", "status", "--critical-age", "1s"], 2, "CRITICAL central").await;
+    assert!(told.starts_with("CRITICAL"), "monitoring shows the first line: {told}");
     scene.says(&["queue", "flush"], 3, "packhorse is stopped").await;
     scene.says(&["queue", "repair"], 0, "is whole").await;
 
@@ -53,5 +54,6 @@ async fn an_export_to_a_full_stick_fails_and_leaves_no_half_file() {
     let output = command.output().unwrap();
     code(&output, 1);
     assert!(text(&output.stderr).contains("failed, and left no file"), "{}", text(&output.stderr));
-    assert!(!file.exists() && !file.with_extension("jsonl.part").exists());
+    let left: Vec<_> = scene.dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("stick.jsonl")), "{left:?}");
 }

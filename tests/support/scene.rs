@@ -68,6 +68,8 @@ impl Scene {
             if comparison.is_equal() {
                 return;
             }
+            // Rows that are there twice stay so.
+            assert!(comparison.readings.duplicated + comparison.node_states.duplicated == 0, "{what}:\n{comparison}");
             assert!(began.elapsed() < Duration::from_mins(4), "{what}:\n{comparison}");
             sleep(Duration::from_millis(300)).await;
         }

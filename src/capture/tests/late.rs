@@ -82,6 +82,100 @@ async fn a_clock_that_is_set_back_loses_nothing_and_says_of_repeats_that_they_ar
     }
 }
 
+/// Polls for so long, as the daemon does.
+async fn go_on(source: &mut Scripted, outbox: &Outbox, time: Duration) {
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    let stopped = tokio::spawn(async move {
+        sleep(time).await;
+        stopper.cancel();
+    });
+    let options = Options { poll_interval: (time / 200).max(options().poll_interval), ..options() };
+    run(source, outbox, &options, Until::Stopped, retry(), &stop).await.unwrap();
+    stopped.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_counted_by_the_day_or_the_month_stays_known_when_the_clock_goes_back_before_it_and_comes_again() {
+    for ago in [100, 700] {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = outbox(dir.path());
+        let begin = NOW - ago * 24 * HOUR;
+        // Not in the first hour of its day, nor on the first day of its month.
+        let old = every_ten_minutes(begin - begin % (720 * HOUR) + 255 * HOUR, begin - begin % (720 * HOUR) + 257 * HOUR);
+        let mut source = Scripted::new(old.chain(every_ten_minutes(NOW - HOUR, NOW)).collect());
+        catch_up(&mut source, &outbox, &options()).await.unwrap();
+        let widest = outbox.ledger(Side::Behind, Stream::Reading, i64::MIN, 9).await.unwrap()[0].unit;
+        assert_eq!(widest, if ago == 100 { 24 } else { 720 });
+        // It comes again at any moment, also in the middle of the audit of what lies ahead.
+        for (back, seconds) in [(ago + 100, 5), (0, 60), (ago + 40, 15), (0, 5), (ago + 40, 7_200), (0, 7_200)] {
+            source.clock = -back * 24 * HOUR;
+            source.began = Instant::now();
+            go_on(&mut source, &outbox, Duration::from_secs(seconds)).await;
+            let entered = assert_all_entered(&outbox, &source).await;
+            assert!(entered.values().all(|(new, _)| *new == 1), "{entered:?}");
+        }
+    }
+}
+
+/// One random play: the clock jumps to anywhere again and again, rows come with its time or with the true one, and polls go on between for seconds or
+/// for hours.
+async fn play_with_the_clock(seed: u64) {
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+    let mut chance = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 2 * HOUR, NOW).collect());
+    let offsets = [
+        0,
+        0,
+        0,
+        90,
+        -90,
+        40 * 60,
+        -3 * HOUR,
+        30 * HOUR,
+        -50 * HOUR,
+        -40 * 24 * HOUR,
+        70 * 24 * HOUR,
+        -500 * 24 * HOUR,
+        900 * 24 * HOUR,
+    ];
+    let mut play = format!("seed {seed}:");
+    for _ in 0..chance.random_range(4..14) {
+        if chance.random_bool(0.6) {
+            source.clock = offsets[chance.random_range(0..offsets.len())];
+            source.began = Instant::now();
+        }
+        let now = NOW + source.clock + source.began.elapsed().as_secs() as i64;
+        let at = if chance.random_bool(0.8) { now } else { NOW - chance.random_range(0..50) * HOUR };
+        let node = chance.random_range(1..3);
+        let steps = chance.random_range(0..8);
+        source.readings.extend((0..steps).map(|step| (at - step * 20, node, 0, None)));
+        source.readings.sort_unstable();
+        source.readings.dedup();
+        let seconds = if chance.random_bool(0.7) { chance.random_range(1..40) } else { chance.random_range(60..30_000) };
+        play += &format!(" clock {:+} s, {steps} rows at {:+} s, {seconds} s;", source.clock, at - NOW);
+        go_on(&mut source, &outbox, Duration::from_secs(seconds)).await;
+        let entered = entered(&outbox).await;
+        assert!(entered.values().all(|(new, _)| *new <= 1), "a row entered as new twice: {play} {entered:?}");
+    }
+    // The clock stays right, and a day later everything is there.
+    source.clock = 0;
+    source.began = Instant::now();
+    go_on(&mut source, &outbox, Duration::from_hours(26)).await;
+    let entered = assert_all_entered(&outbox, &source).await;
+    assert!(entered.values().all(|(_, repeats)| *repeats <= 60), "{play} {entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_plays_with_the_clock_lose_nothing_and_take_nothing_for_new_twice() {
+    let plays = if std::env::var_os("PACKHORSE_LONG").is_some() { 2_000 } else { 12 };
+    for seed in 0..plays {
+        play_with_the_clock(seed).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_that_come_in_behind_a_watermark_that_a_wrong_clock_carried_far_ahead_are_found() {
     let dir = tempfile::tempdir().unwrap();
@@ -225,4 +319,25 @@ async fn a_source_that_is_replaced_while_a_poll_lasts_for_hours_is_noticed_befor
     };
     assert!(sent > 7 * 5, "{sent}");
     assert_eq!(of_other, 0, "rows of the other database entered as rows of the old one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_replaced_between_the_look_at_it_and_the_reading_of_its_catalog_brings_no_entity_into_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new((0..50).map(|row| (NOW - 36_000 + row * 600, 1, 0, Some(4))).collect());
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let house = of(EntityKind::House, 3);
+    let captured = outbox.snapshot().catalog.get(&house).cloned();
+    assert!(captured.is_some());
+    // Its house has the same id, and another address.
+    let other = Entity::House(House { deployment: None, address: Some("7 Harbour Road".into()), start: None, end: None });
+    let reads = source.catalog_reads + 1;
+    source.later = Some((reads, house, other));
+    source.replaced_at_read = Some((reads, every_ten_minutes(NOW - 400 * HOUR + 300, NOW).collect()));
+    go_on(&mut source, &outbox, Duration::from_mins(10)).await;
+    assert!(source.replaced_at_read.is_none(), "it was replaced");
+    let snapshot = outbox.snapshot();
+    // Rows wait, which need what the old one said.
+    assert_eq!((snapshot.meta.generation.0, snapshot.catalog.get(&house).cloned()), (0, captured));
 }

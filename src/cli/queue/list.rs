@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{
-    Way,
+    Way, each,
     select::Select,
     table::{self, Align, Table},
 };
@@ -32,10 +32,10 @@ pub struct ListArgs {
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
-    for destination in destinations {
+    each(destinations, |destination| {
         let mut shown = Shown::new(&destination.name, "that wait", args.json);
-        way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))?;
-    }
+        way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))
+    })?;
     Ok(Exit::Done)
 }
 

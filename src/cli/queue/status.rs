@@ -105,7 +105,18 @@ fn once(
                 Ok(())
             })
         };
-        asked?;
+        match asked {
+            Ok(()) => {}
+            // The others are shown all the same.
+            Err(CliError::Usage(why)) if args.destination.is_none() => {
+                answered = Some((status::of_closed(&destination.name, &why, None, daemon::clock()), Vec::new()));
+            }
+            Err(error @ CliError::Failed { .. }) => {
+                let why = crate::chain(&error);
+                answered = Some((status::of_closed(&destination.name, &why, None, daemon::clock()), Vec::new()));
+            }
+            Err(error) => return Err(error),
+        }
         match answered {
             None => missing.push(destination.name.as_str()),
             Some((mut status, marks)) => {
@@ -133,7 +144,15 @@ fn once(
         let told = serde_json::json!({ "destinations": found, "without_outbox": missing, "unowned": unowned, "alarms": told });
         format!("{told}\n")
     } else {
-        let mut text: String = found.iter().map(as_text).collect();
+        // Monitoring shows the first line.
+        let mut text = String::new();
+        for alarm in &critical {
+            let _ = writeln!(text, "CRITICAL {alarm}");
+        }
+        for alarm in &alarms {
+            let _ = writeln!(text, "ALARM {alarm}");
+        }
+        text.extend(found.iter().map(as_text));
         for name in missing {
             let _ = writeln!(text, "{name}: no outbox yet, `packhorse run` makes it");
         }
@@ -142,12 +161,6 @@ fn once(
                 text,
                 "{name}: an outbox that no destination owns; configure it again, or packhorse queue drop --name {name}"
             );
-        }
-        for alarm in &critical {
-            let _ = writeln!(text, "CRITICAL {alarm}");
-        }
-        for alarm in &alarms {
-            let _ = writeln!(text, "ALARM {alarm}");
         }
         text
     };
@@ -240,7 +253,7 @@ fn as_text(status: &DestinationStatus) -> String {
             Some(rows) => rows.to_string(),
         };
         let [waiting, delivered, parked] = [stream.pending, stream.acked, stream.parked].map(|rows| rows.to_string());
-        table.row(vec![stream.stream.name().to_owned(), waiting, delivered, parked, behind, stream.watermark.to_string()]);
+        table.row(vec![stream.stream.name().to_owned(), waiting, delivered, parked, behind, stream.watermark.clone()]);
     }
     for line in table.to_text(None).lines() {
         let _ = writeln!(text, "  {line}");

@@ -3,17 +3,18 @@
 //! The one rule: whichever way it is, the answers are the same.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
+    io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
+    os::unix::{fs::DirBuilderExt as _, net::UnixStream},
     path::Path,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    cli::{CliError, Context, narrowed, owner},
+    cli::{CliError, Context, interrupt::Undone, narrowed, owner},
     config::{Config, Destination},
     daemon,
-    outbox::{DataDir, DataDirError, Outbox, StoreError, remains::Remains},
+    outbox::{self, DataDir, DataDirError, Outbox, StoreError, remains::Remains},
     queue::{
         Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act, look,
         rewind::{self, Drained},
@@ -26,8 +27,11 @@ use crate::{
 const STARTING_MAX: Duration = Duration::from_secs(5);
 const STARTING_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the daemon may take for one line of an answer. Long work tells how far it is.
-const DAEMON_PATIENCE: Duration = Duration::from_mins(10);
+/// How long the daemon may say nothing: many times [`HEARD_EVERY`], for a machine that is busy.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Its niceness then.
+const NICENESS: i32 = 15;
 
 /// The way to the queues of one data directory.
 pub struct Way<'a> {
@@ -47,10 +51,14 @@ impl<'a> Way<'a> {
     pub fn find(context: &'a Context, config: &'a Config) -> Result<Self, CliError> {
         let began = Instant::now();
         let to = loop {
-            match UnixStream::connect(&config.status.socket) {
-                Ok(_) => break To::Daemon,
+            match connect(&config.status.socket) {
+                Ok(_) => {
+                    give_way();
+                    break To::Daemon;
+                }
+                Err(cause) if cause.kind() == ErrorKind::TimedOut => return Err(silent(config)),
                 // Where data_dir is ours, it is another one's daemon that listens there: the lock tells whether somebody serves this one.
-                Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied && !owner::owns(&config.gateway.data_dir) => {
+                Err(cause) if cause.kind() == ErrorKind::PermissionDenied && !owner::owns(&config.gateway.data_dir) => {
                     let what =
                         format!("may not open {}: run this as the daemon's user or as root", config.status.socket.display());
                     return Err(CliError::Unreachable { what, cause: None });
@@ -138,15 +146,20 @@ impl<'a> Way<'a> {
         each: &mut dyn FnMut(Answer) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let path = &self.config.status.socket;
-        let away = |cause: std::io::Error| CliError::Unreachable {
-            what: format!("the daemon does not answer at {}", path.display()),
-            cause: Some(cause.into()),
+        let away = |cause: io::Error| match cause.kind() {
+            // A read that takes too long is called the one here and the other there.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => silent(self.config),
+            _ => CliError::Unreachable {
+                what: format!("the daemon does not answer at {}", path.display()),
+                cause: Some(cause.into()),
+            },
         };
         let data_dir = std::path::absolute(&self.config.gateway.data_dir).map_err(away)?;
         let call = Call { version: VERSION, data_dir, destination: destination.name.clone(), request };
         let line = serde_json::to_string(&call).map_err(|cause| away(cause.into()))?;
-        let mut stream = UnixStream::connect(path).map_err(away)?;
+        let mut stream = connect(path).map_err(away)?;
         stream.set_read_timeout(Some(DAEMON_PATIENCE)).map_err(away)?;
+        stream.set_write_timeout(Some(DAEMON_PATIENCE)).map_err(away)?;
         stream.write_all(line.as_bytes()).and_then(|()| stream.write_all(b"\n")).map_err(away)?;
         let mut lines = BufReader::new(stream);
         let mut line = Vec::new();
@@ -154,14 +167,12 @@ impl<'a> Way<'a> {
             line.clear();
             lines.read_until(b'\n', &mut line).map_err(away)?;
             if line.is_empty() {
-                return Err(away(std::io::Error::new(
-                    std::io::ErrorKind::UnexpectedEof,
-                    "it stopped in the middle of its answer",
-                )));
+                return Err(away(io::Error::new(ErrorKind::UnexpectedEof, "it stopped in the middle of its answer")));
             }
             let began = Instant::now();
             match serde_json::from_slice(&line).map_err(|cause| away(cause.into()))? {
                 Answer::End => return Ok(()),
+                Answer::AtWork => {}
                 Answer::Records(records) => {
                     each(Answer::Records(records))?;
                     // Both ends of a long look leave the machine to the daemon's loops for most of the time.
@@ -212,7 +223,7 @@ impl<'a> Way<'a> {
                 answers.give(Answer::Status(Box::new(status), status::watermarks(&outbox.snapshot()))).await
             }
             Request::Rewind(since) => self.rewind(&outbox, destination, since, answers).await,
-            request => board::on_open(&outbox, request, now, Beside::Nobody, answers).await,
+            request => board::on_open(&outbox, request, now, &Beside::Nobody, answers).await,
         };
         // Closing syncs, which takes its time on a slow disk.
         let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;
@@ -233,6 +244,33 @@ impl<'a> Way<'a> {
     }
 }
 
+/// Beside a daemon this program gets what processor time nobody else wants.
+fn give_way() {
+    // Where that is not allowed it is only faster than it should be.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// Connects to the daemon. The kernel lets whoever connects wait for ever where too many wait before.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (tell, told) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || tell.send(UnixStream::connect(path)));
+    told.recv_timeout(DAEMON_PATIENCE).unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+/// A daemon is there, and says nothing.
+fn silent(config: &Config) -> CliError {
+    let owner = outbox::look::owner(&config.gateway.data_dir).ok().flatten();
+    let owner = owner.filter(|pid| !pid.is_empty()).map(|pid| format!(" (process {pid})")).unwrap_or_default();
+    let what = format!(
+        "packhorse{owner} takes calls at {} and has said nothing for {} s: it hangs, or was stopped in the middle; its log says more, and a \
+         restart loses nothing",
+        config.status.socket.display(),
+        DAEMON_PATIENCE.as_secs()
+    );
+    CliError::Unreachable { what, cause: None }
+}
+
 /// What can be told of a damaged outbox, from a copy.
 async fn on_copy(
     folder: &Path,
@@ -242,8 +280,13 @@ async fn on_copy(
     answers: &Answers,
 ) -> Result<(), QueueError> {
     let why = crate::chain(damage);
-    let copied = folder.to_owned();
-    let copy = tokio::task::spawn_blocking(move || Remains::open(&copied, &std::env::temp_dir())).await;
+    let scratch =
+        Undone::new(std::env::temp_dir().join(format!("packhorse-look-{}-{:08x}", std::process::id(), rand::random::<u32>())));
+    std::fs::DirBuilder::new().mode(0o700).create(scratch.path()).map_err(|cause| {
+        QueueError::told(FailureKind::Outbox, format!("{why}; no copy could be read: {}: {cause}", scratch.path().display()))
+    })?;
+    let (copied, into) = (folder.to_owned(), scratch.path().to_owned());
+    let copy = tokio::task::spawn_blocking(move || Remains::open(&copied, &into)).await;
     let copy = copy.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
     let remains = copy.map_err(|error| {
         QueueError::told(FailureKind::Outbox, format!("{why}; no copy could be read: {}", crate::chain(&error)))
@@ -289,7 +332,7 @@ async fn on_copy(
         | Request::Rewind(_) => {}
     }
     // What was shown is not all that there should be.
-    Err(QueueError::told(FailureKind::Outbox, format!("{why}; what can still be read of a copy was shown")))
+    Err(QueueError::told(FailureKind::Remains, format!("{why}; what can still be read of a copy was shown")))
 }
 
 fn nobody_runs() -> Failure {
@@ -304,6 +347,7 @@ fn refused(destination: &str, failure: Failure) -> CliError {
         FailureKind::Outbox => {
             CliError::Failed { what: format!("{destination}: cannot read the outbox"), cause: Some(text.into()) }
         }
+        FailureKind::Remains => CliError::Damaged { what: format!("{destination}: {text}") },
         FailureKind::Other => CliError::Failed { what: format!("{destination}: {text}"), cause: None },
     }
 }
@@ -318,7 +362,7 @@ fn own_or(config: &Config, and: impl FnOnce() -> String) -> Result<Option<DataDi
     let path = &config.gateway.data_dir;
     if !path.join("source-id").exists() {
         return match std::fs::metadata(path) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
                 Err(CliError::Failed { what: format!("cannot look into data_dir {}", path.display()), cause: Some(cause.into()) })
             }
             Ok(_) | Err(_) => Ok(None),

@@ -81,6 +81,23 @@ async fn a_watermark_that_goes_back_leaves_what_was_captured_known_ahead_of_it()
 }
 
 #[tokio::test]
+async fn a_day_that_is_known_ahead_stays_a_day_when_its_first_hour_comes_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let begin = 480_000 / MONTH * MONTH;
+    add(&outbox, begin + 24, hours(begin..begin + 24, 1)).await;
+    outbox.coarsen(Stream::Reading, Coarse { days_before: begin + 24, months_before: begin }).await.unwrap();
+    outbox.retreat(Stream::Reading, begin).await.unwrap();
+    assert_eq!(all(&outbox, Side::Ahead).await[0].unit, 24);
+    // The clock was far behind for so long that its days are hours again.
+    outbox.coarsen(Stream::Reading, Coarse { days_before: begin - 24, months_before: begin - MONTH }).await.unwrap();
+    add(&outbox, begin, hours(begin..begin + 1, 1)).await;
+    outbox.retreat(Stream::Reading, begin).await.unwrap();
+    let ahead = all(&outbox, Side::Ahead).await;
+    assert_eq!((ahead.len(), ahead[0].unit, ahead[0].tally.rows), (1, 24, 25 * 12));
+}
+
+#[tokio::test]
 async fn fifty_nodes_of_ten_years_fit_into_a_few_megabytes() {
     let dir = tempfile::tempdir().unwrap();
     let outbox = outbox(dir.path());
