@@ -55,8 +55,8 @@ fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, no
         (State::Closed, _) => "the outbox does not open".to_owned(),
         (State::Idle, _) if status.pending > 0 => "gathering rows for the next request".to_owned(),
         (State::Idle, _) => match status.last_success.as_deref().and_then(|at| at.parse().ok()) {
-            Some(at) => format!("up to date, last delivery at {}", clock(at, now)),
-            None => "up to date, nothing delivered yet".to_owned(),
+            Some(at) => format!("nothing waits, last delivery at {}", clock(at, now)),
+            None => "nothing waits, nothing delivered yet".to_owned(),
         },
     }
 }
