@@ -3,6 +3,7 @@
 //! The one rule: figures come from what is durable, never from what a loop believes.
 
 pub mod board;
+pub mod capture;
 pub mod chart;
 pub mod history;
 pub mod lines;
@@ -17,7 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::capture::{CaptureState, CaptureStatus};
 use crate::{
+    capture::intake::Intake,
     domain::{Micros, Position, Seq, Stream, Verdict},
     outbox::{Outbox, Snapshot, StoreError, remains::Remains},
     sender::helm::{Doing, Helm},
@@ -30,6 +33,8 @@ pub struct DestinationStatus {
     pub destination: String,
     /// What the sender is doing.
     pub state: State,
+    /// Whether rows of the source enter.
+    pub capture: CaptureStatus,
     /// The same for people, with what matters of the rest.
     pub sentence: String,
     /// Until the next try, where one is waited for.
@@ -117,8 +122,15 @@ impl State {
 /// What a running sender adds to what its outbox says.
 #[derive(Clone, Copy, Debug)]
 pub enum Sender<'a> {
-    /// It runs; what it has delivered a second of late.
-    Runs(&'a Helm, Option<f64>),
+    /// It runs.
+    Runs {
+        /// Where it is seen.
+        helm: &'a Helm,
+        /// Where its capture is.
+        intake: &'a Intake,
+        /// What it has delivered a second of late.
+        rows_per_second: Option<f64>,
+    },
     /// Nobody runs.
     Stopped,
     /// Nobody runs, and an operator paused it.
@@ -193,18 +205,19 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
         });
     }
     let pending = snapshot.pending();
-    let (state, next_try, rows_per_second) = match sender {
-        Sender::Stopped => (State::Stopped, None, None),
-        Sender::Paused => (State::Paused, None, None),
-        Sender::Runs(helm, rate) => {
+    let (state, next_try, rows_per_second, capture) = match sender {
+        Sender::Stopped => (State::Stopped, None, None, CaptureStatus::default()),
+        Sender::Paused => (State::Paused, None, None, CaptureStatus::default()),
+        Sender::Runs { helm, intake, rows_per_second } => {
             let (state, next_try) = doing(helm, now);
-            (state, next_try, rate)
+            (state, next_try, rows_per_second, intake.flow().into())
         }
     };
     let eta = rows_per_second.filter(|rate| *rate > 0.0 && pending > 0).map(|rate| (pending as f64 / rate).ceil() as u64);
     let mut status = DestinationStatus {
         destination: snapshot.meta.destination.clone(),
         state,
+        capture,
         sentence: String::new(),
         next_try_seconds: next_try,
         rows_per_second,
@@ -221,7 +234,7 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
         held: snapshot.held.iter().map(|(what, held)| Held { entity: what.to_string(), rows: held.rows }).collect(),
     };
     let doing = match sender {
-        Sender::Runs(helm, _) => Some((helm.doing(), helm.trouble())),
+        Sender::Runs { helm, .. } => Some((helm.doing(), helm.trouble())),
         Sender::Stopped | Sender::Paused => None,
     };
     status.sentence = sentence::sentence(&status, doing.as_ref().map(|(doing, trouble)| (doing, *trouble)), now);
@@ -279,6 +292,7 @@ pub fn of_closed(destination: &str, why: &str, remains: Option<&Remains>, now: M
     DestinationStatus {
         destination: destination.to_owned(),
         state: State::Closed,
+        capture: CaptureStatus::default(),
         sentence: format!("{why}{readable}"),
         next_try_seconds: None,
         rows_per_second: None,
@@ -303,6 +317,17 @@ pub fn alarms(status: &DestinationStatus, age_max: Option<Duration>, depth_max: 
         && age > max.as_secs()
     {
         crossed.push(format!("{}: the oldest record has waited {age} s, more than {} s", status.destination, max.as_secs()));
+    }
+    if let (Some(max), Some(age), Some(why)) = (age_max, status.capture.for_seconds, &status.capture.why)
+        && age > max.as_secs()
+    {
+        let state = match status.capture.state {
+            CaptureState::Paused => "capture has paused",
+            CaptureState::Unknown | CaptureState::Running | CaptureState::Waiting | CaptureState::Stuck => {
+                "the source could not be read"
+            }
+        };
+        crossed.push(format!("{}: {state} for {age} s, more than {} s: {why}", status.destination, max.as_secs()));
     }
     if let Some(max) = depth_max
         && status.pending > max

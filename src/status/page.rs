@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    State,
+    DestinationStatus, State,
+    capture::CaptureState,
     chart::{self, PERIODS, Period, Series},
     history::Minute,
     lines::Line,
@@ -68,7 +69,12 @@ pub fn html(view: &View<'_>) -> String {
         now = clock_with_seconds(view.now),
     );
     if view.sick.is_empty() {
-        out.push_str("<p class=\"good\">Healthy: there is progress wherever there is work.</p>");
+        let is_well = view.looks.iter().all(|look| class(&look.status) == "good");
+        out.push_str(if is_well {
+            "<p class=\"good\">Healthy: there is progress wherever there is work.</p>"
+        } else {
+            "<p class=\"warn\">Healthy so far, but not everything goes on: see below.</p>"
+        });
     }
     for sick in view.sick {
         let _ = write!(out, "<p class=\"bad\" role=\"alert\">Not healthy: {}</p>", text(sick));
@@ -88,11 +94,14 @@ fn clock_with_seconds(now: Micros) -> String {
     format!("{} UTC", now.cut_to_second().to_string().replace('T', " "))
 }
 
-fn class(state: State) -> &'static str {
-    match state {
-        State::Idle | State::Sending | State::Syncing | State::Starting => "good",
-        State::Waiting | State::Paused | State::Stopped => "warn",
-        State::Stuck | State::Closed => "bad",
+/// How bad it is.
+fn class(status: &DestinationStatus) -> &'static str {
+    match (status.state, status.capture.state) {
+        (State::Stuck | State::Closed, _) | (_, CaptureState::Stuck) => "bad",
+        (State::Waiting | State::Paused | State::Stopped, _) | (_, CaptureState::Waiting | CaptureState::Paused) => "warn",
+        (State::Idle | State::Sending | State::Syncing | State::Starting, CaptureState::Running | CaptureState::Unknown) => {
+            "good"
+        }
     }
 }
 
@@ -102,11 +111,14 @@ fn destination(out: &mut String, place: usize, look: &Look, minutes: &[Minute], 
     let _ = write!(
         out,
         "<section aria-labelledby=\"d{place}\"><h2 id=\"d{place}\">{name}</h2><p class=\"state {}\">{}</p>",
-        class(status.state),
+        class(status),
         text(&status.sentence)
     );
     if let Some(trouble) = status.last_error.as_ref().filter(|_| matches!(status.state, State::Waiting | State::Stuck)) {
         let _ = write!(out, "<p class=\"note\">{}</p>", text(&trouble.text));
+    }
+    if let Some(advice) = status.capture.state.advice() {
+        let _ = write!(out, "<p class=\"note\">{}</p>", text(advice));
     }
     let waiting = |stream: &super::StreamStatus| (stream.stream.plural().to_owned() + " waiting", number(stream.pending));
     let mut facts: Vec<(String, String)> = status.streams.iter().map(waiting).collect();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{DestinationStatus, State};
+use super::{DestinationStatus, State, capture::CaptureState};
 use crate::{
     domain::{Micros, Verdict},
     sender::helm::{Doing, Trouble},
@@ -28,7 +28,13 @@ pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option
     if status.parked > 0 {
         parts.push(format!("{} parked", number(status.parked)));
     }
-    parts.join(", ")
+    let sending = parts.join(", ");
+    match (status.state, status.capture.sentence(now)) {
+        (_, None) => sending,
+        // There is nothing else to worry about.
+        (State::Idle, Some(halt)) => format!("{halt}; {sending}"),
+        (_, Some(halt)) => format!("{sending}; {halt}"),
+    }
 }
 
 fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, now: Micros) -> String {
@@ -54,10 +60,17 @@ fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, no
         (State::Stopped, _) => "packhorse is stopped".to_owned(),
         (State::Closed, _) => "the outbox does not open".to_owned(),
         (State::Idle, _) if status.pending > 0 => "gathering rows for the next request".to_owned(),
-        (State::Idle, _) => match status.last_success.as_deref().and_then(|at| at.parse().ok()) {
-            Some(at) => format!("up to date, last delivery at {}", clock(at, now)),
-            None => "up to date, nothing delivered yet".to_owned(),
-        },
+        (State::Idle, _) => {
+            // Whether that is all there is, only capture can say.
+            let all = match status.capture.state {
+                CaptureState::Running => "up to date",
+                CaptureState::Unknown | CaptureState::Waiting | CaptureState::Stuck | CaptureState::Paused => "nothing waits",
+            };
+            match status.last_success.as_deref().and_then(|at| at.parse().ok()) {
+                Some(at) => format!("{all}, last delivery at {}", clock(at, now)),
+                None => format!("{all}, nothing delivered yet"),
+            }
+        }
     }
 }
 
@@ -108,7 +121,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{Outcome, Seq, Stream},
-        status::StreamStatus,
+        status::{StreamStatus, capture::CaptureStatus},
     };
 
     fn status(state: State) -> DestinationStatus {
@@ -126,6 +139,7 @@ mod tests {
         DestinationStatus {
             destination: "central".into(),
             state,
+            capture: CaptureStatus::default(),
             sentence: String::new(),
             next_try_seconds: None,
             rows_per_second: None,
@@ -171,6 +185,35 @@ mod tests {
             sentence(&status, Some((&doing, None)), Micros(0)),
             "sending 10,000 readings, 12,403 readings waiting, oldest 3 h, done in about 8 min, 7 parked"
         );
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_read_is_told_first_where_nothing_waits_and_last_elsewhere() {
+        let at = |text: &str| text.parse::<Micros>().unwrap();
+        let now = at("2026-01-01T15:00:00");
+        let capture = CaptureStatus {
+            state: CaptureState::Stuck,
+            since: Some("2026-01-01T14:02:10".into()),
+            for_seconds: Some(3_470),
+            why: Some("the source database refuses: the password".into()),
+        };
+        let last_success = Some("2026-01-01T14:01:00".into());
+        let idle = DestinationStatus { pending: 0, last_success, capture: capture.clone(), ..status(State::Idle) };
+        assert_eq!(
+            sentence(&idle, Some((&Doing::Idle, None)), now),
+            "the source cannot be read since 14:02 UTC: the source database refuses: the password; nothing waits, last delivery at 14:01 UTC"
+        );
+        let capture = CaptureStatus { state: CaptureState::Paused, why: Some("the disk is full".into()), ..capture };
+        let status = DestinationStatus { capture, ..status(State::Paused) };
+        let told = sentence(&status, None, now);
+        assert!(
+            told.starts_with("paused by an operator") && told.ends_with("; capture pauses since 14:02 UTC: the disk is full"),
+            "{told}"
+        );
+        let untried = DestinationStatus { capture: CaptureStatus::default(), ..idle.clone() };
+        assert!(sentence(&untried, None, now).starts_with("nothing waits, "), "nobody knows yet whether it is up to date");
+        let running = CaptureStatus { state: CaptureState::Running, ..CaptureStatus::default() };
+        assert!(sentence(&DestinationStatus { capture: running, ..idle }, None, now).starts_with("up to date, "));
     }
 
     #[test]

@@ -30,13 +30,13 @@ pub struct StatusArgs {
     /// Only this destination
     #[arg(long, value_name = "NAME")]
     pub destination: Option<String>,
-    /// Exit with 1 when the oldest row has waited longer, such as 1h
+    /// Exit with 1 when the oldest row has waited longer, or the source could not be read for longer, such as 1h
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub alarm_age: Option<Duration>,
     /// Exit with 1 when more rows than this wait
     #[arg(long, value_name = "ROWS")]
     pub alarm_depth: Option<u64>,
-    /// Exit with 2 when the oldest row has waited longer
+    /// Exit with 2 when either of that has lasted longer
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub critical_age: Option<Duration>,
     /// Show it again and again, every 2s or as often as this says, until Ctrl-C
