@@ -161,8 +161,10 @@ fn check_says_what_run_is_going_to_miss() {
     const SOURCE: &str = "[source]\nurl = \"mysql://chuser@127.0.0.1:1/ch\"\n";
     let destination = GOOD.split_at(GOOD.find("[[destination]]").unwrap()).1;
     let no_source = "problem  config: there is no [source], and `packhorse run` needs one; write it, with url = \"mysql://";
-    let no_destination = "problem  config: there is no [[destination]], and `packhorse run` needs one; write one, with a name and url";
-    let all_disabled = "problem  config: every [[destination]] is disabled, and `packhorse run` needs one that is not; set enabled = true";
+    let no_destination =
+        "problem  config: there is no [[destination]], and `packhorse run` needs one; write one, with a name and url";
+    let all_disabled =
+        "problem  config: every [[destination]] is disabled, and `packhorse run` needs one that is not; set enabled = true";
     let disabled = format!("{GOOD}enabled = false\n");
     for (config, problems) in [
         ("", &[no_source, no_destination][..]),

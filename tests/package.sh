@@ -99,6 +99,13 @@ dpkg -i "$deb"
 dpkg -c "$deb" >"$scratch/files"
 grep -q 'man1/packhorse-queue-status.1.gz' "$scratch/files" || fail "a man page is missing"
 grep -q 'bash-completion/completions/packhorse$' "$scratch/files" || fail "completions are missing"
+# Its documents point to each other.
+documents=$scratch/tree/usr/share/doc/packhorse
+[[ -f $documents/docs/configuration.md ]] || fail "the configuration names a document that is not there"
+while IFS=: read -r document link; do
+    link=${link#](} link=${link%%[#)]*}
+    [[ -z $link || $link == *://* || -e ${document%/*}/$link ]] || fail "$document: $link is not there"
+done < <(grep -rHo ']([^)]*)' --include '*.md' "$documents")
 verified=$(systemd-analyze verify --man=no packhorse.service 2>&1 | grep -i packhorse || true)
 [[ -z $verified ]] || fail "systemd-analyze verify: $verified"
 

@@ -114,7 +114,13 @@ fn unreachable_because(error: &io::Error, place: &Place) -> String {
 fn refused(number: u16, message: &str, place: &Place, cause: Option<Box<dyn Error + Send + Sync>>) -> SourceError {
     let Place { server, user, database } = place;
     match number {
-        1045 => SourceError::Denied { advice: format!("{message}; check user and password of the url"), cause },
+        1045 => SourceError::Denied {
+            advice: format!(
+                "{message}; check the user and the password, and whether this user may log in from there \
+                 (GRANT SELECT ON {database}.* TO 'user'@'host')"
+            ),
+            cause,
+        },
         1698 => SourceError::Denied {
             advice: format!(
                 "{message}; this user may log in only through the operating system: \

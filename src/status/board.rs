@@ -122,6 +122,16 @@ impl Desk {
         }
     }
 
+    /// What a look at its outbox brings; nothing when that is not open, or closes first: the next life could not open it.
+    pub async fn while_open<T>(&self, look: impl AsyncFnOnce(Outbox) -> T) -> Option<T> {
+        let _in_use = self.in_use.read().await;
+        let outbox = self.outbox()?;
+        tokio::select! {
+            found = look(outbox) => Some(found),
+            _ = self.closes() => None,
+        }
+    }
+
     /// How fast its outbox may be looked through.
     pub fn beside(&self) -> Beside {
         Beside::Loops(Arc::clone(&self.pace))

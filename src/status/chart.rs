@@ -39,6 +39,7 @@ fn sum(minutes: &[Minute]) -> Option<Minute> {
         all.delivered += minute.delivered;
         all.bytes += minute.bytes;
         all.errors += minute.errors;
+        all.requests += minute.requests;
         all.round_trip_ms = all.round_trip_ms.max(minute.round_trip_ms);
     }
     Some(all)

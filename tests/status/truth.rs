@@ -23,7 +23,10 @@ async fn a_source_whose_password_was_changed_is_told_everywhere_until_it_is_mend
     let up = "packhorse_source_up{destination=\"central\"}";
     assert!((figure(&well, up) - 1.0).abs() < 0.1, "{well}");
     let page = scene.get("/", "").1;
-    assert!(page.contains("Healthy: there is progress wherever there is work") && page.contains("up to date"), "{page}");
+    assert!(
+        page.contains("Healthy: there is progress wherever there is work") && page.contains("nothing waits, last delivery"),
+        "{page}"
+    );
 
     let reader = scene.source.reader();
     scene.source.run(&format!("ALTER USER {reader} ACCOUNT LOCK")).await;

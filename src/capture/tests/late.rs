@@ -1,6 +1,6 @@
 //! Late rows and wrong clocks, in virtual time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::*;
 
@@ -86,13 +86,13 @@ async fn a_clock_that_is_set_back_loses_nothing_and_says_of_repeats_that_they_ar
 async fn go_on(source: &mut Scripted, outbox: &Outbox, time: Duration) {
     let stop = CancellationToken::new();
     let stopper = stop.clone();
-    let stopped = tokio::spawn(async move {
+    let timer = tokio::spawn(async move {
         sleep(time).await;
         stopper.cancel();
     });
     let options = Options { poll_interval: (time / 200).max(options().poll_interval), ..options() };
     run(source, outbox, &options, Until::Stopped, retry(), &stop).await.unwrap();
-    stopped.await.unwrap();
+    timer.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +155,7 @@ async fn play_with_the_clock(seed: u64) {
         source.readings.sort_unstable();
         source.readings.dedup();
         let seconds = if chance.random_bool(0.7) { chance.random_range(1..40) } else { chance.random_range(60..30_000) };
-        play += &format!(" clock {:+} s, {steps} rows at {:+} s, {seconds} s;", source.clock, at - NOW);
+        let _ = write!(play, " clock {:+} s, {steps} rows at {:+} s, {seconds} s;", source.clock, at - NOW);
         go_on(&mut source, &outbox, Duration::from_secs(seconds)).await;
         let entered = entered(&outbox).await;
         assert!(entered.values().all(|(new, _)| *new <= 1), "a row entered as new twice: {play} {entered:?}");

@@ -1,6 +1,6 @@
 //! What `check` says of the configuration and of the files that it names.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
 use super::Finding;
 use crate::{
@@ -78,6 +78,9 @@ pub(super) fn errors(error: &ConfigError) -> Vec<Finding> {
             let finding =
                 |problem: &Problem| Finding::problem(CONFIG, format!("{origin}: {}", problem.what()), problem.write.clone());
             problems.iter().map(finding).collect()
+        }
+        ConfigError::Unreadable { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+            vec![Finding::trouble(CONFIG, chain(error))]
         }
         ConfigError::NotFound | ConfigError::Unreadable { .. } | ConfigError::Missing { .. } => {
             vec![Finding::problem(CONFIG, chain(error), "see docs/configuration.md")]

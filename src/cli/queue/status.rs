@@ -4,7 +4,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
 
-use super::{Way, cannot_look, table, unowned};
+use super::{
+    Way, cannot_look,
+    table::{self, Align, Table},
+    unowned,
+};
 use crate::{
     cli::{CliError, Context, Exit, narrowed, say},
     config::{Config, Destination, units},
@@ -234,27 +238,31 @@ fn as_text(status: &DestinationStatus) -> String {
         let _ = writeln!(text, "                {} held until {} is mapped", held.rows, held.entity);
     }
     let _ = writeln!(text, "  on disk       {}", units::show_bytes(status.disk_bytes));
-    let _ = writeln!(text, "  last success  {}", status.last_success.as_deref().unwrap_or("never"));
+    let last_success = status.last_success.as_deref().map_or_else(|| "never".to_owned(), moment);
+    let _ = writeln!(text, "  last success  {last_success}");
     if let Some(trouble) = &status.last_error {
-        let _ = writeln!(text, "  last error    {} {}", trouble.since, trouble.text);
+        let _ = writeln!(text, "  last error    {}: {}", moment(&trouble.since), trouble.text);
     }
-    let _ = writeln!(text, "  {:10} {:>10} {:>12} {:>8} {:>10}  watermark", "stream", "waiting", "delivered", "parked", "behind");
+    // As narrow as it can be: it should fit 80 columns.
+    let figures = ["waiting", "delivered", "parked", "behind"].map(|head| (head, Align::Right));
+    let mut table = Table::new([("stream", Align::Left)].into_iter().chain(figures).chain([("watermark", Align::Left)]));
     for stream in &status.streams {
         let behind = match stream.behind_source {
             None => "?".to_owned(),
             Some(rows) if rows >= BEHIND_MAX => format!(">={BEHIND_MAX}"),
             Some(rows) => rows.to_string(),
         };
-        let _ = writeln!(
-            text,
-            "  {:10} {:>10} {:>12} {:>8} {:>10}  {}",
-            stream.stream.name(),
-            stream.pending,
-            stream.acked,
-            stream.parked,
-            behind,
-            stream.watermark
-        );
+        let [waiting, delivered, parked] = [stream.pending, stream.acked, stream.parked].map(|rows| rows.to_string());
+        table.row(vec![stream.stream.name().to_owned(), waiting, delivered, parked, behind, stream.watermark.clone()]);
+    }
+    for line in table.to_text(None).lines() {
+        let _ = writeln!(text, "  {line}");
     }
     text
+}
+
+/// A time for people, to the second.
+fn moment(at: &str) -> String {
+    let seconds: String = at.chars().take("2026-01-31T12:00:00".len()).collect();
+    format!("{} UTC", seconds.replace('T', " "))
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    cli::{CliError, Context, interrupt::Undone, narrowed},
+    cli::{CliError, Context, interrupt::Undone, narrowed, owner},
     config::{Config, Destination},
     daemon,
     outbox::{self, DataDir, DataDirError, Outbox, StoreError, remains::Remains},
@@ -57,7 +57,8 @@ impl<'a> Way<'a> {
                     break To::Daemon;
                 }
                 Err(cause) if cause.kind() == ErrorKind::TimedOut => return Err(silent(config)),
-                Err(cause) if cause.kind() == ErrorKind::PermissionDenied => {
+                // Where data_dir is ours, it is another one's daemon that listens there: the lock tells whether somebody serves this one.
+                Err(cause) if cause.kind() == ErrorKind::PermissionDenied && !owner::owns(&config.gateway.data_dir) => {
                     let what =
                         format!("may not open {}: run this as the daemon's user or as root", config.status.socket.display());
                     return Err(CliError::Unreachable { what, cause: None });
