@@ -252,17 +252,18 @@ fn waiting(verdict: Verdict) -> State {
 /// What a sender's doing comes to, and how long it waits yet.
 fn doing(helm: &Helm, now: Micros) -> (State, Option<u64>) {
     match helm.doing() {
-        Doing::Waiting { outcome, until } => (waiting(outcome.verdict), Some(until.since(now).as_secs())),
-        Doing::Starting | Doing::Syncing | Doing::Idle | Doing::Paused | Doing::Stopped if helm.is_paused() => {
+        // A request that is in flight comes to its end.
+        Doing::Starting | Doing::Syncing | Doing::Idle | Doing::Waiting { .. } | Doing::Paused if helm.is_paused() => {
             (State::Paused, None)
         }
+        Doing::Waiting { outcome, until } => (waiting(outcome.verdict), Some(until.since(now).as_secs())),
         Doing::Starting => (State::Starting, None),
         // Until something gets through, a try is no more than that.
         Doing::Sending { .. } => (helm.trouble().map_or(State::Sending, |trouble| waiting(trouble.verdict)), None),
         Doing::Syncing => (helm.trouble().map_or(State::Syncing, |trouble| waiting(trouble.verdict)), None),
         Doing::Idle => (State::Idle, None),
         Doing::Paused => (State::Paused, None),
-        Doing::Stopped => (State::Stopped, None),
+        Doing::Stopped => (if helm.is_paused() { State::Paused } else { State::Stopped }, None),
     }
 }
 
