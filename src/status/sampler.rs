@@ -53,6 +53,9 @@ pub async fn run(board: Arc<Board>, clock: fn() -> Micros, stop: CancellationTok
             _ = ticks.tick() => {}
         }
         let desks = board.desks();
+        for desk in desks.iter().filter(|desk| !seen.contains_key(&desk.name)) {
+            begin(desk).await;
+        }
         seen.retain(|name, _| desks.iter().any(|desk| desk.name == *name));
         for desk in desks {
             let Some(minute) = look(&desk, &mut seen, clock()) else { continue };
@@ -65,6 +68,20 @@ pub async fn run(board: Arc<Board>, clock: fn() -> Micros, stop: CancellationTok
                 tracing::warn!(destination = desk.name, %error, "the history for the status page cannot be written");
             }
         }
+    }
+}
+
+/// Before the first look: a history that is none is not added to.
+async fn begin(desk: &Desk) {
+    let folder = desk.folder.clone();
+    match tokio::task::spawn_blocking(move || history::mend(&folder)).await {
+        Ok(Ok(true)) => {
+            tracing::warn!(destination = desk.name, "the history for the status page was not what was written: it begins anew");
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(destination = desk.name, %error, "the history for the status page cannot be read");
+        }
+        Ok(Ok(false)) | Err(_) => {}
     }
 }
 
