@@ -5,6 +5,7 @@
 pub mod board;
 pub mod capture;
 pub mod chart;
+mod closed;
 pub mod history;
 pub mod lines;
 pub mod metrics;
@@ -19,10 +20,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use self::capture::{CaptureState, CaptureStatus};
+pub use self::closed::{of_closed, of_last};
 use crate::{
     capture::intake::Intake,
     domain::{Micros, Position, Seq, Stream, Verdict},
-    outbox::{Outbox, Snapshot, StoreError, remains::Remains},
+    outbox::{Outbox, Snapshot, StoreError},
     sender::helm::{Doing, Helm},
 };
 
@@ -45,14 +47,18 @@ pub struct DestinationStatus {
     pub eta_seconds: Option<u64>,
     /// The outbox's life, 16 hexadecimal digits.
     pub epoch: String,
+    /// Where the figures come from. Those that are not known are `None`, and never 0.
+    pub figures: Figures,
+    /// When the figures were read, UTC.
+    pub figures_at: Option<String>,
     /// Records that wait, over all streams.
-    pub pending: u64,
+    pub pending: Option<u64>,
     /// Records that are set aside, over all streams.
-    pub parked: u64,
+    pub parked: Option<u64>,
     /// Encoded bytes of the records that wait: what `outbox_max` bounds.
-    pub pending_bytes: u64,
+    pub pending_bytes: Option<u64>,
     /// Bytes of the outbox's files.
-    pub disk_bytes: u64,
+    pub disk_bytes: Option<u64>,
     /// How long the oldest waiting record has waited since it was captured, seconds.
     pub oldest_age_seconds: Option<u64>,
     /// When the destination last took something, UTC.
@@ -63,6 +69,20 @@ pub struct DestinationStatus {
     pub streams: Vec<StreamStatus>,
     /// Rows held until an entity is mapped.
     pub held: Vec<Held>,
+}
+
+/// Where a status has its figures from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figures {
+    /// From the outbox.
+    Outbox,
+    /// From the outbox when it was last open.
+    Last,
+    /// From what can be read of a copy.
+    Copy,
+    /// There are none.
+    Unknown,
 }
 
 /// What becomes of the rows that wait.
@@ -163,13 +183,15 @@ pub struct StreamStatus {
     /// Records that wait.
     pub pending: u64,
     /// Records that the destination took.
-    pub acked: u64,
+    pub acked: Option<u64>,
+    /// Records that were captured, each once, in this life of the outbox.
+    pub captured: Option<u64>,
     /// Records that are set aside.
     pub parked: u64,
     /// The first seq that is not settled.
-    pub cursor: Seq,
+    pub cursor: Option<Seq>,
     /// The seq of the next record to be appended.
-    pub next: Seq,
+    pub next: Option<Seq>,
     /// Where capture stands in the source.
     pub watermark: String,
     /// Rows of the source behind the watermark, capped; `None` when the source was not asked or did not answer.
@@ -195,10 +217,11 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
         streams.push(StreamStatus {
             stream,
             pending: state.pending(),
-            acked: state.acked,
+            acked: Some(state.acked),
+            captured: Some(state.captured()),
             parked: state.parked_now(),
-            cursor: state.cursor,
-            next: state.next,
+            cursor: Some(state.cursor),
+            next: Some(state.next),
             watermark: state.watermark.to_string(),
             behind_source: None,
             oldest_captured_at: captured_at.map(|at| at.to_string()),
@@ -223,10 +246,12 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
         rows_per_second,
         eta_seconds: eta,
         epoch: snapshot.meta.epoch.to_string(),
-        pending,
-        parked: snapshot.parked(),
-        pending_bytes: snapshot.live_bytes(),
-        disk_bytes: outbox.disk_bytes(),
+        figures: Figures::Outbox,
+        figures_at: Some(now.to_string()),
+        pending: Some(pending),
+        parked: Some(snapshot.parked()),
+        pending_bytes: Some(snapshot.live_bytes()),
+        disk_bytes: Some(outbox.disk_bytes()),
         oldest_age_seconds: oldest.map(|at| now.since(at).as_secs()),
         last_success: snapshot.notes.last_success.map(|at| at.to_string()),
         last_error: snapshot.notes.last_trouble.clone().map(|(since, text)| Trouble { since: since.to_string(), text }),
@@ -267,50 +292,6 @@ fn doing(helm: &Helm, now: Micros) -> (State, Option<u64>) {
     }
 }
 
-/// The status of an outbox that is not open, as far as it can be told: of what a copy of it still holds, or of nothing.
-pub fn of_closed(destination: &str, why: &str, remains: Option<&Remains>, now: Micros) -> DestinationStatus {
-    let left = remains.map(Remains::left);
-    let streams = Stream::ALL.map(|stream| {
-        let place = usize::from(stream.number());
-        StreamStatus {
-            stream,
-            pending: left.map_or(0, |left| left.pending[place]),
-            acked: 0,
-            parked: left.map_or(0, |left| left.parked[place]),
-            cursor: Seq(0),
-            next: Seq(0),
-            watermark: "unknown".to_owned(),
-            behind_source: None,
-            oldest_captured_at: left.and_then(|left| left.oldest).map(|at| at.to_string()),
-        }
-    });
-    let lost = left.map_or(0, |left| left.lost_chunks);
-    let readable = match (left, lost) {
-        (None, _) => String::new(),
-        (Some(_), 0) => "; the figures are those of what can still be read of a copy".to_owned(),
-        (Some(_), lost) => format!("; the figures are those of what can still be read of a copy, {lost} chunks cannot"),
-    };
-    DestinationStatus {
-        destination: destination.to_owned(),
-        state: State::Closed,
-        capture: CaptureStatus::default(),
-        sentence: format!("{why}{readable}"),
-        next_try_seconds: None,
-        rows_per_second: None,
-        eta_seconds: None,
-        epoch: remains.and_then(Remains::epoch).map_or_else(|| "unknown".to_owned(), |epoch| epoch.to_string()),
-        pending: streams.iter().map(|stream| stream.pending).sum(),
-        parked: streams.iter().map(|stream| stream.parked).sum(),
-        pending_bytes: 0,
-        disk_bytes: 0,
-        oldest_age_seconds: left.and_then(|left| left.oldest).map(|at| now.since(at).as_secs()),
-        last_success: None,
-        last_error: None,
-        streams: streams.to_vec(),
-        held: Vec::new(),
-    }
-}
-
 /// Which limits of an alarm a status crosses, as sentences; none when all is well.
 pub fn alarms(status: &DestinationStatus, age_max: Option<Duration>, depth_max: Option<u64>) -> Vec<String> {
     let mut crossed = Vec::new();
@@ -330,10 +311,10 @@ pub fn alarms(status: &DestinationStatus, age_max: Option<Duration>, depth_max: 
         };
         crossed.push(format!("{}: {state} for {age} s, more than {} s: {why}", status.destination, max.as_secs()));
     }
-    if let Some(max) = depth_max
-        && status.pending > max
+    if let (Some(max), Some(pending)) = (depth_max, status.pending)
+        && pending > max
     {
-        crossed.push(format!("{}: {} records wait, more than {max}", status.destination, status.pending));
+        crossed.push(format!("{}: {pending} records wait, more than {max}", status.destination));
     }
     crossed
 }

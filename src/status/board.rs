@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{DestinationStatus, Sender, gather, of_closed, watermarks};
+use super::{DestinationStatus, Sender, State, gather, of_closed, of_last, watermarks};
 use crate::{
     capture::intake::{Cause, Intake},
     domain::Micros,
@@ -65,6 +65,8 @@ pub struct Desk {
     /// Of all who look at its outbox.
     pace: Arc<Pace>,
     rate: Mutex<Option<f64>>,
+    /// Its figures as they were last read.
+    last: Mutex<Option<DestinationStatus>>,
     /// When there was progress last, or no work.
     went_on: Mutex<Instant>,
 }
@@ -88,6 +90,7 @@ impl Desk {
             in_use: RwLock::default(),
             pace: Arc::default(),
             rate: Mutex::new(None),
+            last: Mutex::default(),
             went_on: Mutex::new(Instant::now()),
         }
     }
@@ -178,19 +181,37 @@ impl Desk {
         }
     }
 
-    /// Its figures now.
+    /// Its figures now, or what is known of them while it is not open.
     pub async fn status(&self, now: Micros) -> DestinationStatus {
-        let opened = self.open().await;
-        match opened {
-            Err(why) => of_closed(&self.name, &why, None, now),
-            Ok(outbox) => {
-                let sender = Sender::Runs { helm: &self.helm, intake: &self.intake, rows_per_second: self.rate() };
-                match gather(&outbox, sender, now).await {
-                    Ok(status) => status,
-                    Err(error) => of_closed(&self.name, &crate::chain(&error), None, now),
-                }
-            }
+        match self.open().await {
+            Err(why) => self.shut(&why, now),
+            Ok(outbox) => match self.read(&outbox, now).await {
+                Ok(status) => status,
+                Err(why) => self.shut(&why, now),
+            },
         }
+    }
+
+    /// Reads its figures, so that they are known when it is not open any more.
+    pub async fn keep(&self, now: Micros) {
+        let _ = self.while_open(async |outbox| self.read(&outbox, now).await).await;
+    }
+
+    async fn read(&self, outbox: &Outbox, now: Micros) -> Result<DestinationStatus, String> {
+        let sender = Sender::Runs { helm: &self.helm, intake: &self.intake, rows_per_second: self.rate() };
+        let status = gather(outbox, sender, now).await.map_err(|error| crate::chain(&error))?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
+        Ok(status)
+    }
+
+    fn shut(&self, why: &str, now: Micros) -> DestinationStatus {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let status = last.map_or_else(|| of_closed(&self.name, why, None, now), |last| of_last(&last, why, now));
+        let state = match &*self.slot.borrow() {
+            Slot::Opening => State::Starting,
+            Slot::Open(_) | Slot::Closed(_) => State::Closed,
+        };
+        DestinationStatus { state, ..status }
     }
 
     /// Carries out a request; its last answer is not given here.
@@ -306,9 +327,10 @@ impl Board {
 mod tests {
     use super::*;
     use crate::{
-        domain::{Epoch, SourceId},
+        domain::{Column, Epoch, Rows, SourceId, Stream},
         outbox::OpenOptions,
         queue::rewind::{Drained, Limits},
+        status::Figures,
     };
 
     fn away() -> SourceError {
@@ -332,6 +354,35 @@ mod tests {
             tokio::time::advance(Duration::from_mins(1)).await;
             desk.progress(pending, false);
         }
+    }
+
+    #[tokio::test]
+    async fn an_outbox_that_closes_keeps_its_figures_and_its_rows_grow_older() {
+        let dir = tempfile::tempdir().unwrap();
+        let desk = desk(dir.path());
+        let at = |second: i64| Micros(1_700_000_000_000_000 + second * 1_000_000);
+        desk.set(Slot::Closed("the disk fails".into()));
+        let unknown = desk.status(at(0)).await;
+        assert_eq!((unknown.figures, unknown.pending, unknown.streams.len()), (Figures::Unknown, None, 0), "{unknown:?}");
+        let outbox = outbox(dir.path());
+        let int = || Column::Int((0..3).map(Some).collect());
+        let value = Column::Float(vec![Some(1.5); 3]);
+        let columns = Rows::new(Stream::Reading, vec![int(), int(), int(), int(), value]);
+        let watermark = crate::domain::Position::Start;
+        let freshness = crate::domain::Freshness::New;
+        outbox
+            .append(crate::outbox::Captured { rows: columns, watermark, catalog: Vec::new(), freshness, at: at(0) })
+            .await
+            .unwrap();
+        desk.set(Slot::Open(outbox.clone()));
+        desk.keep(at(10)).await;
+        desk.set(Slot::Closed("the disk fails".into()));
+        let last = desk.status(at(7_300)).await;
+        assert_eq!((last.figures, last.state, last.pending), (Figures::Last, State::Closed, Some(3)), "{last:?}");
+        assert_eq!((last.oldest_age_seconds, last.streams[0].captured), (Some(7_300), Some(3)), "{last:?}");
+        assert!(last.sentence.starts_with("the disk fails; the figures are those of "), "{}", last.sentence);
+        let critical = crate::status::alarms(&last, Some(Duration::from_hours(1)), None);
+        assert_eq!(critical.len(), 1, "its alarm does not end: {critical:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{State, web::Look};
+use super::{Figures, State, web::Look};
 use crate::{domain::Stream, sender::helm::VERDICTS};
 
 type Labels = Vec<(&'static str, String)>;
@@ -49,7 +49,7 @@ pub fn text(looks: &[Look], is_healthy: bool) -> String {
     let pending_bytes = gauge(all, "outbox_pending", "Encoded bytes of the rows that wait", bytes());
     let disk = gauge(all, "outbox_disk", "Bytes of the outbox's files", bytes());
     let age = gauge(all, "outbox_oldest_age", "How long the oldest row has waited; 0 when none waits", seconds());
-    let captured = counter(all, "captured", "Rows captured in this life of the outbox", rows());
+    let captured = counter(all, "captured", "Rows captured in this life of the outbox, each once", rows());
     let delivered = counter(all, "delivered", "Rows that the destination took in this life of the outbox", rows());
     let source_up =
         gauge(all, "source_up", "1 while every table of the source can be read, else 0; absent while that is not known", None);
@@ -79,12 +79,22 @@ pub fn text(looks: &[Look], is_healthy: bool) -> String {
             let Some(figures) = status.streams.iter().find(|figures| figures.stream == stream) else { continue };
             pending.get_or_create(&labels).set(figures.pending as f64);
             parked.get_or_create(&labels).set(figures.parked as f64);
-            captured.get_or_create(&labels).inc_by(figures.next.0 as f64);
-            delivered.get_or_create(&labels).inc_by(figures.acked as f64);
+            if let Some(rows) = figures.captured {
+                captured.get_or_create(&labels).inc_by(rows as f64);
+            }
+            if let Some(rows) = figures.acked {
+                delivered.get_or_create(&labels).inc_by(rows as f64);
+            }
         }
-        pending_bytes.get_or_create(&of(&[])).set(status.pending_bytes as f64);
-        disk.get_or_create(&of(&[])).set(status.disk_bytes as f64);
-        age.get_or_create(&of(&[])).set(status.oldest_age_seconds.unwrap_or(0) as f64);
+        if let Some(bytes) = status.pending_bytes {
+            pending_bytes.get_or_create(&of(&[])).set(bytes as f64);
+        }
+        if let Some(bytes) = status.disk_bytes {
+            disk.get_or_create(&of(&[])).set(bytes as f64);
+        }
+        if status.figures != Figures::Unknown {
+            age.get_or_create(&of(&[])).set(status.oldest_age_seconds.unwrap_or(0) as f64);
+        }
         if let Some(is_up) = status.capture.state.is_source_up() {
             source_up.get_or_create(&of(&[])).set(f64::from(u8::from(is_up)));
             halted.get_or_create(&of(&[])).set(status.capture.for_seconds.unwrap_or(0) as f64);
@@ -150,5 +160,21 @@ mod tests {
             assert_eq!(figures(&text, "source_up"), up, "{state:?} {text}");
             assert_eq!(figures(&text, "capture_halted_seconds"), halted, "{state:?} {text}");
         }
+    }
+
+    #[test]
+    fn of_an_outbox_that_is_not_known_there_are_no_figures_rather_than_zeros() {
+        let text = text(&[look(CaptureStatus::default())], true);
+        for name in [
+            "outbox_pending_rows",
+            "outbox_parked_rows",
+            "outbox_oldest_age_seconds",
+            "outbox_disk_bytes",
+            "delivered_rows_total",
+            "captured_rows_total",
+        ] {
+            assert_eq!(figures(&text, name), Vec::<String>::new(), "{name} {text}");
+        }
+        assert!(text.contains("packhorse_sender_state{destination=\"here\",state=\"closed\"} 1.0"), "{text}");
     }
 }

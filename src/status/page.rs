@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    DestinationStatus, State,
+    DestinationStatus, Figures, State,
     capture::CaptureState,
     chart::{self, PERIODS, Period, Series},
     history::Minute,
@@ -13,7 +13,11 @@ use super::{
     sentence::{clock, number, span},
     web::{Depth, Look},
 };
-use crate::{config::units::show_bytes, domain::Micros, queue::Group};
+use crate::{
+    config::units::show_bytes,
+    domain::{Micros, Stream},
+    queue::Group,
+};
 
 /// What is shown.
 pub struct View<'a> {
@@ -121,21 +125,29 @@ fn destination(out: &mut String, place: usize, look: &Look, depth: &Depth, now: 
     if let Some(advice) = status.capture.state.advice() {
         let _ = write!(out, "<p class=\"note\">{}</p>", text(advice));
     }
-    let waiting = |stream: &super::StreamStatus| (stream.stream.plural().to_owned() + " waiting", number(stream.pending));
-    let mut facts: Vec<(String, String)> = status.streams.iter().map(waiting).collect();
-    facts.extend(status.streams.iter().map(|stream| (stream.stream.plural().to_owned() + " delivered", number(stream.acked))));
-    facts.push(("parked".to_owned(), number(status.parked)));
-    facts.push(("oldest waits for".to_owned(), status.oldest_age_seconds.map_or_else(|| "none waits".to_owned(), span)));
+    let unknown = || "unknown".to_owned();
+    let mut facts: Vec<(String, String)> = Vec::new();
+    for stream in Stream::ALL {
+        let of = status.streams.iter().find(|of| of.stream == stream);
+        facts.push((stream.plural().to_owned() + " waiting", of.map_or_else(unknown, |of| number(of.pending))));
+        let delivered = of.and_then(|of| of.acked).map_or_else(unknown, number);
+        facts.push((stream.plural().to_owned() + " delivered", delivered));
+    }
+    facts.sort_by_key(|(term, _)| term.ends_with("delivered"));
+    facts.push(("parked".to_owned(), status.parked.map_or_else(unknown, number)));
+    let none = || if status.pending == Some(0) { "none waits".to_owned() } else { unknown() };
+    facts.push(("oldest waits for".to_owned(), status.oldest_age_seconds.map_or_else(none, span)));
     facts.push((
         "rows a second".to_owned(),
         status.rows_per_second.map_or_else(|| "unknown".to_owned(), |rate| format!("{rate:.0}")),
     ));
     let last = status.last_success.as_deref().and_then(|at| at.parse().ok());
-    facts.push(("last delivery".to_owned(), last.map_or_else(|| "never".to_owned(), |at| clock(at, now))));
+    let never = || if status.figures == Figures::Outbox { "never".to_owned() } else { unknown() };
+    facts.push(("last delivery".to_owned(), last.map_or_else(never, |at| clock(at, now))));
     let took =
         look.traffic.last_took.map_or_else(|| "unknown".to_owned(), |took| format!("{} ms", number(took.as_millis() as u64)));
     facts.push(("round trip".to_owned(), took));
-    facts.push(("on the disk".to_owned(), show_bytes(status.disk_bytes)));
+    facts.push(("on the disk".to_owned(), status.disk_bytes.map_or_else(unknown, show_bytes)));
     out.push_str("<dl>");
     for (term, value) in facts {
         let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", text(&term), text(&value));

@@ -16,7 +16,7 @@ pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option
     if let Some(seconds) = status.next_try_seconds {
         parts.push(format!("next try in {}", span(seconds)));
     }
-    if status.pending > 0 {
+    if status.pending > Some(0) {
         parts.push(format!("{} waiting", pending(status)));
         if let Some(age) = status.oldest_age_seconds {
             parts.push(format!("oldest {}", span(age)));
@@ -25,8 +25,8 @@ pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option
     if let Some(eta) = status.eta_seconds.filter(|_| matches!(status.state, State::Sending | State::Syncing)) {
         parts.push(format!("done in about {}", span(eta)));
     }
-    if status.parked > 0 {
-        parts.push(format!("{} parked", number(status.parked)));
+    if let Some(parked) = status.parked.filter(|rows| *rows > 0) {
+        parts.push(format!("{} parked", number(parked)));
     }
     let sending = parts.join(", ");
     match (status.state, status.capture.sentence(now)) {
@@ -59,7 +59,7 @@ fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, no
         (State::Paused, _) => "paused by an operator; `packhorse queue resume` lets it go on".to_owned(),
         (State::Stopped, _) => "packhorse is stopped".to_owned(),
         (State::Closed, _) => "the outbox does not open".to_owned(),
-        (State::Idle, _) if status.pending > 0 => "gathering rows for the next request".to_owned(),
+        (State::Idle, _) if status.pending > Some(0) => "gathering rows for the next request".to_owned(),
         (State::Idle, _) => match status.last_success.as_deref().and_then(|at| at.parse().ok()) {
             Some(at) => format!("nothing waits, last delivery at {}", clock(at, now)),
             None => "nothing waits, nothing delivered yet".to_owned(),
@@ -115,7 +115,7 @@ mod tests {
     use crate::{
         domain::{Outcome, Seq, Stream},
         status::{
-            StreamStatus,
+            Figures, StreamStatus,
             capture::{CaptureState, CaptureStatus},
         },
     };
@@ -124,10 +124,11 @@ mod tests {
         let stream = StreamStatus {
             stream: Stream::Reading,
             pending: 12_403,
-            acked: 0,
+            acked: Some(0),
+            captured: Some(12_403),
             parked: 0,
-            cursor: Seq(0),
-            next: Seq(0),
+            cursor: Some(Seq(0)),
+            next: Some(Seq(0)),
             watermark: String::new(),
             behind_source: None,
             oldest_captured_at: None,
@@ -141,10 +142,12 @@ mod tests {
             rows_per_second: None,
             eta_seconds: None,
             epoch: String::new(),
-            pending: 12_403,
-            parked: 0,
-            pending_bytes: 0,
-            disk_bytes: 0,
+            figures: Figures::Outbox,
+            figures_at: None,
+            pending: Some(12_403),
+            parked: Some(0),
+            pending_bytes: Some(0),
+            disk_bytes: Some(0),
             oldest_age_seconds: Some(3 * 3_600 + 100),
             last_success: None,
             last_error: None,
@@ -175,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_sender_at_work_says_when_it_is_going_to_be_done() {
-        let status = DestinationStatus { eta_seconds: Some(500), parked: 7, ..status(State::Sending) };
+        let status = DestinationStatus { eta_seconds: Some(500), parked: Some(7), ..status(State::Sending) };
         let doing = Doing::Sending { stream: Stream::Reading, rows: 10_000, since: Micros(0) };
         assert_eq!(
             sentence(&status, Some((&doing, None)), Micros(0)),
@@ -194,7 +197,7 @@ mod tests {
             why: Some("the source database refuses: the password".into()),
         };
         let last_success = Some("2026-01-01T14:01:00".into());
-        let idle = DestinationStatus { pending: 0, last_success, capture: capture.clone(), ..status(State::Idle) };
+        let idle = DestinationStatus { pending: Some(0), last_success, capture: capture.clone(), ..status(State::Idle) };
         assert_eq!(
             sentence(&idle, Some((&Doing::Idle, None)), now),
             "the source cannot be read since 14:02 UTC: the source database refuses: the password; nothing waits, last delivery at 14:01 UTC"
