@@ -436,6 +436,7 @@ impl Pipeline {
                 },
                 sent_before: destination.sent_before,
                 sending: if desk.helm.is_paused() { Sending::Paused } else { Sending::On },
+                intake: Arc::clone(&desk.intake),
                 clock,
             },
             sender: sender::Options {

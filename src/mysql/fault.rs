@@ -143,6 +143,11 @@ fn refused(number: u16, message: &str, place: &Place, cause: Option<Box<dyn Erro
             ),
             cause,
         },
+        // MariaDB's number and MySQL's.
+        4151 | 3118 => SourceError::Denied {
+            advice: format!("{message}; run as an administrator: ALTER USER {} ACCOUNT UNLOCK", account(message, user)),
+            cause,
+        },
         1129 | 1130 => SourceError::Denied { advice: format!("{message}; {server} does not accept this host"), cause },
         1227 | 1370 | 1820 | 1862 => SourceError::Denied { advice: format!("{message}; user '{user}' lacks a right"), cause },
         1049 => SourceError::Schema { advice: format!("{message}; check the database name in the url") },
@@ -210,7 +215,7 @@ mod tests {
             SourceError::Row { .. } => "row",
             SourceError::Query { .. } => "query",
         };
-        for number in [1044, 1045, 1130, 1142, 1143, 1698] {
+        for number in [1044, 1045, 1130, 1142, 1143, 1698, 3118, 4151] {
             assert_eq!(variant(number), "denied", "{number}");
         }
         for number in [1049, 1054, 1146] {

@@ -549,6 +549,7 @@ async fn rows_that_wait_for_a_house_and_then_for_a_type_return_exactly_once_in_t
     sink.with(|model| assert!(model.readings.values().all(|(_, stored)| *stored == 1), "each exactly once"));
     let state = outbox.snapshot().stream(Stream::Reading).clone();
     assert_eq!((state.parked_now(), state.pending(), state.returned, state.acked), (0, 0, 200, 310));
+    assert_eq!((state.next.0, state.captured()), (510, 310), "what returned was captured once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 // open stays open, who has come somewhere by the keyboard stays there, and only what has changed is read out.
 (() => {
   const every = 5000;
-  const told = (page) => [...page.querySelectorAll("header .good, header .bad, .state")].map((one) => one.textContent).join(" ");
+  const told = (page) => [...page.querySelectorAll("header .good, header .warn, header .bad, .state")].map((one) => one.textContent).join(" ");
   // A heading's figures change all the time: a word is news, a number is not.
   const words = (text) => text.replace(/\d[\d,.]*/g, "");
   const place = (one) => (one && one.id ? "#" + one.id : one && one.matches("summary") ? "#" + one.parentElement.id + ">summary" : null);

@@ -5,14 +5,19 @@
 use std::fmt::Write as _;
 
 use super::{
-    State,
+    DestinationStatus, Figures, State,
+    capture::CaptureState,
     chart::{self, PERIODS, Period, Series},
     history::Minute,
     lines::Line,
     sentence::{clock, number, span},
     web::{Depth, Look},
 };
-use crate::{config::units::show_bytes, domain::Micros, queue::Group};
+use crate::{
+    config::units::show_bytes,
+    domain::{Micros, Stream},
+    queue::Group,
+};
 
 /// What is shown.
 pub struct View<'a> {
@@ -52,7 +57,7 @@ fn text(text: &str) -> String {
 /// The document.
 pub fn html(view: &View<'_>) -> String {
     let mut out = String::with_capacity(64 << 10);
-    let stuck = |look: &&Look| class(look.status.state) == "bad";
+    let stuck = |look: &&Look| class(&look.status) == "bad";
     let stuck: Vec<_> = view.looks.iter().filter(stuck).map(|look| text(&look.status.destination)).collect();
     let worst = if view.sick.is_empty() && stuck.is_empty() { "" } else { "! " };
     // Writing to a String does not fail.
@@ -72,6 +77,8 @@ pub fn html(view: &View<'_>) -> String {
     // Health is about time, and `/healthz` tells it; that a human is needed is known sooner.
     if !stuck.is_empty() {
         let _ = write!(out, "<p class=\"bad\">A human is needed: see {}.</p>", stuck.join(", "));
+    } else if view.sick.is_empty() && view.looks.iter().any(|look| class(&look.status) == "warn") {
+        out.push_str("<p class=\"warn\">Healthy so far, but not everything goes on: see below.</p>");
     } else if view.sick.is_empty() {
         out.push_str("<p class=\"good\">Healthy: there is progress wherever there is work.</p>");
     }
@@ -92,11 +99,14 @@ fn clock_with_seconds(now: Micros) -> String {
     format!("{} UTC", now.cut_to_second().to_string().replace('T', " "))
 }
 
-fn class(state: State) -> &'static str {
-    match state {
-        State::Idle | State::Sending | State::Syncing | State::Starting => "good",
-        State::Waiting | State::Paused | State::Stopped => "warn",
-        State::Stuck | State::Closed => "bad",
+/// How bad it is.
+fn class(status: &DestinationStatus) -> &'static str {
+    match (status.state, status.capture.state) {
+        (State::Stuck | State::Closed, _) | (_, CaptureState::Stuck) => "bad",
+        (State::Waiting | State::Paused | State::Stopped, _) | (_, CaptureState::Waiting | CaptureState::Paused) => "warn",
+        (State::Idle | State::Sending | State::Syncing | State::Starting, CaptureState::Running | CaptureState::Unknown) => {
+            "good"
+        }
     }
 }
 
@@ -106,27 +116,38 @@ fn destination(out: &mut String, place: usize, look: &Look, depth: &Depth, now: 
     let _ = write!(
         out,
         "<section aria-labelledby=\"d{place}\"><h2 id=\"d{place}\">{name}</h2><p class=\"state {}\">{}</p>",
-        class(status.state),
+        class(status),
         text(&status.sentence)
     );
     if let Some(trouble) = status.last_error.as_ref().filter(|_| matches!(status.state, State::Waiting | State::Stuck)) {
         let _ = write!(out, "<p class=\"note\">{}</p>", text(&trouble.text));
     }
-    let waiting = |stream: &super::StreamStatus| (stream.stream.plural().to_owned() + " waiting", number(stream.pending));
-    let mut facts: Vec<(String, String)> = status.streams.iter().map(waiting).collect();
-    facts.extend(status.streams.iter().map(|stream| (stream.stream.plural().to_owned() + " delivered", number(stream.acked))));
-    facts.push(("parked".to_owned(), number(status.parked)));
-    facts.push(("oldest waits for".to_owned(), status.oldest_age_seconds.map_or_else(|| "none waits".to_owned(), span)));
+    if let Some(advice) = status.capture.state.advice() {
+        let _ = write!(out, "<p class=\"note\">{}</p>", text(advice));
+    }
+    let unknown = || "unknown".to_owned();
+    let mut facts: Vec<(String, String)> = Vec::new();
+    for stream in Stream::ALL {
+        let of = status.streams.iter().find(|of| of.stream == stream);
+        facts.push((stream.plural().to_owned() + " waiting", of.map_or_else(unknown, |of| number(of.pending))));
+        let delivered = of.and_then(|of| of.acked).map_or_else(unknown, number);
+        facts.push((stream.plural().to_owned() + " delivered", delivered));
+    }
+    facts.sort_by_key(|(term, _)| term.ends_with("delivered"));
+    facts.push(("parked".to_owned(), status.parked.map_or_else(unknown, number)));
+    let none = || if status.pending == Some(0) { "none waits".to_owned() } else { unknown() };
+    facts.push(("oldest waits for".to_owned(), status.oldest_age_seconds.map_or_else(none, span)));
     facts.push((
         "rows a second".to_owned(),
         status.rows_per_second.map_or_else(|| "unknown".to_owned(), |rate| format!("{rate:.0}")),
     ));
     let last = status.last_success.as_deref().and_then(|at| at.parse().ok());
-    facts.push(("last delivery".to_owned(), last.map_or_else(|| "never".to_owned(), |at| clock(at, now))));
+    let never = || if status.figures == Figures::Outbox { "never".to_owned() } else { unknown() };
+    facts.push(("last delivery".to_owned(), last.map_or_else(never, |at| clock(at, now))));
     let took =
         look.traffic.last_took.map_or_else(|| "unknown".to_owned(), |took| format!("{} ms", number(took.as_millis() as u64)));
     facts.push(("round trip".to_owned(), took));
-    facts.push(("on the disk".to_owned(), show_bytes(status.disk_bytes)));
+    facts.push(("on the disk".to_owned(), status.disk_bytes.map_or_else(unknown, show_bytes)));
     out.push_str("<dl>");
     for (term, value) in facts {
         let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", text(&term), text(&value));
@@ -250,7 +271,10 @@ fn log(out: &mut String, view: &View<'_>) {
 mod tests {
     use std::time::Duration;
 
-    use super::{super::of_closed, *};
+    use super::{
+        super::{capture::CaptureStatus, of_closed},
+        *,
+    };
     use crate::sender::helm::Traffic;
 
     #[test]
@@ -270,15 +294,22 @@ mod tests {
         let now = Micros(1_800_000_000_000_000);
         let look = |status| Look { status, traffic: Traffic::default(), stalled: Duration::ZERO, conflicts: Vec::new() };
         let closed = look(of_closed("<central>", "damaged", None, now));
-        let mut well = of_closed("central", "", None, now);
-        well.state = State::Waiting;
+        let of = |state, capture| {
+            let capture = CaptureStatus { state: capture, ..CaptureStatus::default() };
+            look(DestinationStatus { state, capture, ..of_closed("central", "", None, now) })
+        };
         let page = |looks: &[Look]| html(&View { label: "house-17", looks, depth: &[], sick: &[], lines: &[], now, nonce: "n" });
-        let (bad, good) = (page(&[closed]), page(&[look(well)]));
+        let (bad, good) = (page(&[closed]), page(&[of(State::Idle, CaptureState::Running)]));
         assert!(
             bad.contains("<p class=\"bad\">A human is needed: see &lt;central&gt;.</p>") && bad.contains("<title>! "),
             "{bad}"
         );
         assert!(!bad.contains("Healthy: ") && good.contains("Healthy: ") && !good.contains("A human is needed"), "{good}");
+        assert!(page(&[of(State::Idle, CaptureState::Stuck)]).contains("A human is needed: see central"), "of the source");
+        for (state, capture) in [(State::Waiting, CaptureState::Running), (State::Idle, CaptureState::Waiting)] {
+            let page = page(&[of(state, capture)]);
+            assert!(page.contains("Healthy so far") && !page.contains("Healthy: "), "{page}");
+        }
     }
 
     #[test]

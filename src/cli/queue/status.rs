@@ -15,9 +15,10 @@ use crate::{
     daemon,
     domain::{Position, Stream},
     mysql::{self, MysqlSource},
+    outbox::look,
     ports::{Order, PageRequest, Source as _, SourceError},
     queue::{Answer, Request},
-    status::{self, DestinationStatus, State},
+    status::{self, DestinationStatus, Figures, State},
 };
 
 /// How long the source may take to say what it still has.
@@ -34,13 +35,13 @@ pub struct StatusArgs {
     /// Only this destination
     #[arg(long, value_name = "NAME")]
     pub destination: Option<String>,
-    /// Exit with 1 when the oldest row has waited longer, such as 1h
+    /// Exit with 1 when the oldest row has waited longer, or the source could not be read for longer, such as 1h
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub alarm_age: Option<Duration>,
     /// Exit with 1 when more rows than this wait
     #[arg(long, value_name = "ROWS")]
     pub alarm_depth: Option<u64>,
-    /// Exit with 2 when the oldest row has waited longer
+    /// Exit with 2 when either of that has lasted longer
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub critical_age: Option<Duration>,
     /// Show it again and again, every 2s or as often as this says, until Ctrl-C
@@ -90,7 +91,7 @@ fn once(
     destinations: &[&Destination],
 ) -> Result<(Exit, String), CliError> {
     let mut found = Vec::new();
-    let mut missing = Vec::new();
+    let (mut missing, mut disabled) = (Vec::new(), Vec::new());
     let way = Way::find(context, config)?;
     for destination in destinations {
         let mut answered = None;
@@ -118,6 +119,7 @@ fn once(
             Err(error) => return Err(error),
         }
         match answered {
+            None if !destination.enabled => disabled.push(destination.name.as_str()),
             None => missing.push(destination.name.as_str()),
             Some((mut status, marks)) => {
                 context.block_on(async {
@@ -137,11 +139,23 @@ fn once(
     } else {
         Vec::new()
     };
+    let kept = match disabled.as_slice() {
+        [_, ..] if has_run => {
+            look::outboxes(&config.gateway.data_dir).map_err(|cause| cannot_look(&config.gateway.data_dir, cause))?
+        }
+        [] | [_, ..] => Vec::new(),
+    };
+    let disabled: Vec<(&str, bool)> = disabled.into_iter().map(|name| (name, kept.iter().any(|kept| kept == name))).collect();
     let alarms: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.alarm_age, args.alarm_depth)).collect();
     let critical: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.critical_age, None)).collect();
     let text = if args.json {
         let told: Vec<_> = alarms.iter().chain(&critical).collect();
-        let told = serde_json::json!({ "destinations": found, "without_outbox": missing, "unowned": unowned, "alarms": told });
+        let disabled: Vec<_> = (disabled.iter())
+            .map(|(name, has_outbox)| serde_json::json!({ "destination": name, "has_outbox": has_outbox }))
+            .collect();
+        let told = serde_json::json!({
+            "destinations": found, "without_outbox": missing, "disabled": disabled, "unowned": unowned, "alarms": told
+        });
         format!("{told}\n")
     } else {
         // Monitoring shows the first line.
@@ -156,6 +170,14 @@ fn once(
         for name in missing {
             let _ = writeln!(text, "{name}: no outbox yet, `packhorse run` makes it");
         }
+        for (name, has_outbox) in disabled {
+            let kept = if has_outbox {
+                "; its outbox keeps what is in it, which is not sent: enable it, or stop packhorse to look into it"
+            } else {
+                ", and it has no outbox"
+            };
+            let _ = writeln!(text, "{name}: disabled in the configuration{kept}");
+        }
         for name in unowned {
             let _ = writeln!(
                 text,
@@ -164,7 +186,7 @@ fn once(
         }
         text
     };
-    let is_closed = found.iter().any(|status| status.state == State::Closed);
+    let is_closed = found.iter().any(|status| status.state == State::Closed || status.figures == Figures::Unknown);
     let exit = if !critical.is_empty() {
         Exit::Usage
     } else if is_closed || !alarms.is_empty() {
@@ -218,6 +240,14 @@ async fn wanted(source: &mut MysqlSource, marks: &[Position]) -> Result<Vec<Sour
     Ok(streams.into_iter().map(lag).collect())
 }
 
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+fn shown(rows: Option<u64>) -> String {
+    rows.map_or_else(unknown, |rows| rows.to_string())
+}
+
 fn as_text(status: &DestinationStatus) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -229,16 +259,20 @@ fn as_text(status: &DestinationStatus) -> String {
     let _ = writeln!(
         text,
         "  waiting       {} records, {} encoded{}",
-        status.pending,
-        units::show_bytes(status.pending_bytes),
+        shown(status.pending),
+        status.pending_bytes.map_or_else(unknown, units::show_bytes),
         oldest.unwrap_or_default()
     );
-    let _ = writeln!(text, "  parked        {} records", status.parked);
+    let _ = writeln!(text, "  parked        {} records", shown(status.parked));
     for held in &status.held {
         let _ = writeln!(text, "                {} held until {} is mapped", held.rows, held.entity);
     }
-    let _ = writeln!(text, "  on disk       {}", units::show_bytes(status.disk_bytes));
-    let last_success = status.last_success.as_deref().map_or_else(|| "never".to_owned(), moment);
+    let _ = writeln!(text, "  on disk       {}", status.disk_bytes.map_or_else(unknown, units::show_bytes));
+    let last_success = match status.last_success.as_deref() {
+        Some(at) => moment(at),
+        None if status.figures == Figures::Outbox => "never".to_owned(),
+        None => unknown(),
+    };
     let _ = writeln!(text, "  last success  {last_success}");
     if let Some(trouble) = &status.last_error {
         let _ = writeln!(text, "  last error    {}: {}", moment(&trouble.since), trouble.text);
@@ -252,7 +286,8 @@ fn as_text(status: &DestinationStatus) -> String {
             Some(rows) if rows >= BEHIND_MAX => format!(">={BEHIND_MAX}"),
             Some(rows) => rows.to_string(),
         };
-        let [waiting, delivered, parked] = [stream.pending, stream.acked, stream.parked].map(|rows| rows.to_string());
+        let delivered = stream.acked.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        let [waiting, parked] = [stream.pending, stream.parked].map(|rows| rows.to_string());
         table.row(vec![stream.stream.name().to_owned(), waiting, delivered, parked, behind, stream.watermark.clone()]);
     }
     for line in table.to_text(None).lines() {
