@@ -62,7 +62,7 @@ impl Receiver {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PACKHORSE_")) {
             command.env_remove(name);
         }
-        command.args(["-q", "receiver", "--listen", &address.to_string(), "--database", url]);
+        command.args(["-q", "--config", "/dev/null", "receiver", "--listen", &address.to_string(), "--database", url]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
     }
 

@@ -43,7 +43,7 @@ impl Centre {
         let life = machine.boot();
         let addr = free_port();
         let mut command = packhorse();
-        command.args(["-q", "receiver", "--listen", &addr.to_string(), "--database"]);
+        command.args(["-q", "--config", "/dev/null", "receiver", "--listen", &addr.to_string(), "--database"]);
         command.arg(format!("sqlite://{}", life.path().join("central.db").display()));
         let program = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         // The second call finds one; there is no TLS here.

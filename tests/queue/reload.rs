@@ -161,7 +161,16 @@ async fn a_wrong_token_parks_nothing_and_is_mended_by_its_file_and_a_reload() {
     write("a-token-that-nobody-knows\n");
     let (addr, database) = (scene.central.addr, scene.central.database().to_owned());
     let mut command = support::gateway::packhorse();
-    command.args(["-q", "receiver", "--listen", &addr.to_string(), "--database", &format!("sqlite://{}", database.display())]);
+    command.args([
+        "-q",
+        "--config",
+        "/dev/null",
+        "receiver",
+        "--listen",
+        &addr.to_string(),
+        "--database",
+        &format!("sqlite://{}", database.display()),
+    ]);
     command.env("PACKHORSE_RECEIVER_TOKENS_FILE", &tokens);
     let _receiver = Running(command.spawn().unwrap());
     let config = std::fs::read_to_string(scene.gateway.config()).unwrap();

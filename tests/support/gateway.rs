@@ -88,7 +88,17 @@ impl Central {
 
     fn spawn(addr: SocketAddr, database: &Path, manner: &str) -> Running {
         let mut command = packhorse();
-        command.args(["-q", "receiver", "--listen", &addr.to_string(), "--manner", manner, "--database"]);
+        command.args([
+            "-q",
+            "--config",
+            "/dev/null",
+            "receiver",
+            "--listen",
+            &addr.to_string(),
+            "--manner",
+            manner,
+            "--database",
+        ]);
         command.arg(format!("sqlite://{}", database.display()));
         Running(command.stdout(Stdio::null()).spawn().unwrap())
     }
