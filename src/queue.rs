@@ -258,6 +258,18 @@ impl QueueError {
     }
 }
 
+/// Does something that blocks where no loop waits for it. Whoever goes away does not stop it.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, QueueError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
+        // The runtime is being shut down.
+        Err(_) => Err(StoreError::Closed.into()),
+    }
+}
+
 /// Where answers go.
 #[derive(Clone, Debug)]
 pub struct Answers(tokio::sync::mpsc::Sender<Answer>);

@@ -230,6 +230,19 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError
     path.parent().map_or(Ok(()), sync_path)
 }
 
+/// Removes a file, if it is there, so that after `Ok` it stays away.
+pub(crate) fn remove_file(path: &Path) -> Result<(), StoreError> {
+    let Some(folder) = path.parent().filter(|folder| folder.as_os_str().is_empty() || folder.exists()) else { return Ok(()) };
+    match std::fs::remove_file(path) {
+        // Whoever removed it may have been killed before that was durable.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error(format!("removing {}", path.display()))(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    sync_path(folder)
+}
+
 /// The folder of the store in use, under a destination's folder; `None` when there never was one.
 pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
     let file = outbox.join("CURRENT");

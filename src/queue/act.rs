@@ -31,20 +31,15 @@ pub fn is_paused(folder: &Path) -> bool {
     folder.join(PAUSED).exists()
 }
 
-/// Writes down that sending is paused: it stays so through a restart.
+/// Writes down that sending is paused: it stays so through a restart. Blocks.
 pub fn pause(folder: &Path, now: Micros) -> Result<(), QueueError> {
     let text = format!("sending was paused by an operator at {now} UTC; `packhorse queue resume` removes this\n");
     data_dir::replace_file(&folder.join(PAUSED), text.as_bytes()).map_err(QueueError::Store)
 }
 
-/// Takes that back.
+/// Takes that back, for good: a power loss does not bring it again. Blocks.
 pub fn resume(folder: &Path) -> Result<(), QueueError> {
-    match std::fs::remove_file(folder.join(PAUSED)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(QueueError::told(FailureKind::Other, format!("cannot remove {}: {error}", folder.join(PAUSED).display())))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    data_dir::remove_file(&folder.join(PAUSED)).map_err(QueueError::Store)
 }
 
 /// The meant rows among what is parked, picked.

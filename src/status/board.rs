@@ -19,7 +19,7 @@ use crate::{
     outbox::Outbox,
     ports::{Source, SourceError},
     pulse::Pulse,
-    queue::{Answer, Answers, Beside, FailureKind, QueueError, Request, Told, act, look, rewind},
+    queue::{self, Answer, Answers, Beside, FailureKind, QueueError, Request, Told, act, look, rewind},
     sender::helm::Helm,
 };
 
@@ -173,13 +173,14 @@ impl Desk {
         };
         match request {
             Request::Pause => {
-                act::pause(&self.folder, (self.limits.clock)())?;
-                self.helm.pause();
+                let (folder, helm, now) = (self.folder.clone(), Arc::clone(&self.helm), (self.limits.clock)());
+                // The file and what is done by it, both: whoever asked may go away between them.
+                queue::off_thread(move || act::pause(&folder, now).map(|()| helm.pause())).await?;
                 return told("sending is paused; capture goes on").await;
             }
             Request::Resume => {
-                act::resume(&self.folder)?;
-                self.helm.resume();
+                let (folder, helm) = (self.folder.clone(), Arc::clone(&self.helm));
+                queue::off_thread(move || act::resume(&folder).map(|()| helm.resume())).await?;
                 return told("sending goes on").await;
             }
             Request::Flush => {
