@@ -10,6 +10,7 @@
 //! without holding anything; who reads a lot goes in steps, with rests between them.
 
 pub mod act;
+pub mod discard;
 pub mod filter;
 pub mod look;
 pub mod rewind;
@@ -25,7 +26,7 @@ pub use self::{
     steps::{Beside, Steps},
 };
 use crate::{
-    domain::{Position, Seq, Stream},
+    domain::{Micros, Position, Seq, Stream},
     outbox::StoreError,
     status::DestinationStatus,
 };
@@ -226,6 +227,17 @@ pub enum FailureKind {
     Outbox,
     /// Anything else.
     Other,
+}
+
+/// Where a request on an open outbox is carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// Who works on the outbox meanwhile.
+    pub beside: Beside,
+    /// The gateway's clock.
+    pub now: Micros,
+    /// Bytes of the disk that are left to others.
+    pub disk_reserve_bytes: u64,
 }
 
 /// Why a request was not carried out to its end.

@@ -19,7 +19,7 @@ use crate::{
     outbox::Outbox,
     ports::{Source, SourceError},
     pulse::Pulse,
-    queue::{self, Answer, Answers, Beside, FailureKind, QueueError, Request, Told, act, look, rewind},
+    queue::{self, Answer, Answers, Beside, FailureKind, QueueError, Request, Surroundings, Told, act, discard, look, rewind},
     sender::helm::Helm,
 };
 
@@ -214,26 +214,25 @@ impl Desk {
                 let mut source = (self.connect)().map_err(refused)?;
                 rewind::run(&outbox, &mut *source, since, &self.limits, answers).await
             }
-            request => on_open(&outbox, request, (self.limits.clock)(), Beside::Loops, answers).await,
+            request => {
+                let disk_reserve_bytes = self.limits.disk_reserve_bytes;
+                let around = Surroundings { beside: Beside::Loops, now: (self.limits.clock)(), disk_reserve_bytes };
+                on_open(&outbox, request, around, answers).await
+            }
         }
     }
 }
 
 /// The requests that need nothing but an open outbox.
-pub async fn on_open(
-    outbox: &Outbox,
-    request: Request,
-    now: Micros,
-    beside: Beside,
-    answers: &Answers,
-) -> Result<(), QueueError> {
+pub async fn on_open(outbox: &Outbox, request: Request, around: Surroundings, answers: &Answers) -> Result<(), QueueError> {
+    let beside = around.beside;
     match request {
         Request::List(filter, limit) => look::list(outbox, &filter, limit, beside, answers).await,
         Request::Show(stream, seq) => look::show(outbox, stream, seq, answers).await,
         Request::ParkedList(filter) => answers.give(Answer::Groups(look::groups(outbox, &filter, beside).await?)).await,
         Request::ParkedShow(filter, limit) => look::parked_show(outbox, &filter, limit, beside, answers).await,
-        Request::Retry(filter, run) => act::retry(outbox, &filter, run, answers).await,
-        Request::Discard(filter, run) => act::discard(outbox, &filter, run, now, answers).await,
+        Request::Retry(filter, run) => act::retry(outbox, &filter, run, around, answers).await,
+        Request::Discard(filter, run) => discard::discard(outbox, &filter, run, around, answers).await,
         Request::Verify => look::verify(outbox, beside, answers).await,
         Request::Compact => act::compact(outbox, answers).await,
         Request::Status | Request::Pause | Request::Resume | Request::Flush | Request::Rewind(_) => {
