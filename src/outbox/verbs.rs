@@ -330,7 +330,9 @@ mod tests {
             |key: &[u8], rows: &[usize]| Pick { key: key.to_vec(), digest: u32::MAX - key.len() as u32, rows: rows.to_vec() };
         let picks = [pick(b"refused", &[0, 1, 4_095]), pick(b"", &[]), pick(&[0xff; 700], &[9])];
         let mut noted = Vec::new();
-        picks.iter().for_each(|pick| pick.note(&mut noted).unwrap());
+        for pick in &picks {
+            pick.note(&mut noted).unwrap();
+        }
         assert_eq!(noted.len(), picks.iter().map(Pick::noted_bytes).sum::<usize>());
         let mut from = noted.as_slice();
         let read: Vec<_> = std::iter::from_fn(|| Pick::noted(&mut from).unwrap()).collect();

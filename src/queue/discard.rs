@@ -87,7 +87,13 @@ async fn export(
     }
     steps.next().await;
     match part.rows() {
-        0 => off_thread(move || Ok(part.abandon())).await.map(|()| None),
+        0 => {
+            off_thread(move || {
+                part.abandon();
+                Ok(None)
+            })
+            .await
+        }
         _ => Ok(Some(off_thread(move || Ok(part.finish()?)).await?)),
     }
 }
