@@ -223,6 +223,7 @@ fn capture_options() -> capture::Options {
         start: capture::Start::Beginning,
         sent_before: false,
         sending: capture::Sending::On,
+        intake: std::sync::Arc::default(),
         clock: || Micros(0),
     }
 }

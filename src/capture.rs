@@ -12,10 +12,11 @@ mod closure;
 mod compare;
 mod gaps;
 mod generation;
+pub mod intake;
 mod settle;
 mod told;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use self::{
     again::Turned,
     audit::{Audits, Halt},
     generation::Found,
+    intake::Intake,
     settle::IdHorizon,
     told::Told,
 };
@@ -82,6 +84,8 @@ pub struct Options {
     pub sent_before: bool,
     /// Whether what waits can be sent meanwhile, and so make room.
     pub sending: Sending,
+    /// Where it says how it fares.
+    pub intake: Arc<Intake>,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
 }
@@ -149,7 +153,7 @@ pub async fn run(
         waits_for_sending: false,
         turn_first: 0,
         looked: None,
-        told: Told::default(),
+        told: Told::new(options, until),
     };
     // With an end: why the last try failed.
     let mut failed: Option<SourceError> = None;
@@ -196,13 +200,9 @@ pub async fn run(
                 if until == Until::CaughtUp && (told::needs_a_human(&error) || retry.failures() >= 3) {
                     return Err(error.into());
                 }
-                // Without an end the log tells it; with one, whoever waits for the end is told if it stays.
-                match until {
-                    Until::Stopped => capture.told.waits(&error),
-                    Until::CaughtUp => {
-                        tracing::debug!(error = error.to_string(), "capture tries again");
-                        failed = Some(error);
-                    }
+                capture.told.waits(&error);
+                if until == Until::CaughtUp {
+                    failed = Some(error);
                 }
                 retry.next_wait()
             }
@@ -260,8 +260,10 @@ struct Capture<'a> {
 impl Capture<'_> {
     async fn poll(&mut self) -> Result<Polled, CaptureError> {
         let began = Instant::now();
+        self.told.begins();
         let schema = self.source.connect().await?;
         let now = self.source.now().await?;
+        let asked_at = (self.options.clock)();
         if self.started.is_none() {
             self.look_at_the_source(&schema.streams, now).await?;
             self.started = Some(now);
@@ -303,9 +305,7 @@ impl Capture<'_> {
                     Ok(Turn::Changed) => return Ok(Polled::Unfinished),
                     // What a table holds is that table's own trouble: the others go on.
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
-                        if self.until == Until::Stopped {
-                            self.told.waits(&error);
-                        }
+                        self.told.waits(&error);
                         // Whoever asks next connects anew.
                         self.looked = None;
                         stuck = Some(error);
@@ -315,11 +315,18 @@ impl Capture<'_> {
             }
             streams = unfinished;
             if stuck.is_none() {
-                self.told.source_is_back(self.outbox);
+                self.told.reads(self.outbox);
             }
             if !streams.is_empty() && (began.elapsed() >= LOOK_AGAIN || self.has_changed().await?) {
+                if stuck.is_none() {
+                    // Whatever it was, rows have entered for as long as that.
+                    self.told.source_is_back(self.outbox);
+                }
                 return Ok(Polled::Unfinished);
             }
+        }
+        if stuck.is_none() {
+            self.outbox.caught_up(asked_at.minus(self.options.settle));
         }
         for stream in &all {
             // With an end all of it, else a part at each poll.
@@ -331,6 +338,7 @@ impl Capture<'_> {
                     Ok(Turned::Full(why)) => return Ok(Polled::Paused(why)),
                     Ok(Turned::Changed) => return Ok(Polled::Unfinished),
                     Err(CaptureError::Source(error @ (SourceError::Row { .. } | SourceError::Schema { .. }))) => {
+                        self.told.waits(&error);
                         stuck = Some(error);
                         break;
                     }

@@ -6,6 +6,7 @@ pub mod check;
 pub mod cleardb;
 pub mod datagen;
 pub mod import_legacy;
+pub mod interrupt;
 pub mod logging;
 pub mod owner;
 pub mod pages;
@@ -90,6 +91,12 @@ pub enum CliError {
         #[source]
         cause: Option<Box<dyn Error + Send + Sync>>,
     },
+    /// An outbox is damaged; what can still be read of it was given.
+    #[error("{what}")]
+    Damaged {
+        /// What, and what to do.
+        what: String,
+    },
     /// Standard output is closed or full.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
@@ -101,7 +108,7 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Usage(_) => Exit::Usage,
             Self::Unreachable { .. } => Exit::Unreachable,
-            Self::Failed { .. } | Self::Output(_) => Exit::Left,
+            Self::Failed { .. } | Self::Damaged { .. } | Self::Output(_) => Exit::Left,
         }
     }
 }

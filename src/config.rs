@@ -33,6 +33,14 @@ pub const SEARCH: [&str; 2] = ["/etc/packhorse/packhorse.toml", "config/packhors
 /// The longest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
+/// What to do about a file that cannot be read.
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "; run this as root or as packhorse's user",
+        _ => "",
+    }
+}
+
 /// Why there is no usable configuration. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -40,7 +48,7 @@ pub enum ConfigError {
     #[error("there is no configuration: looked for {}; write one, or name one with --config FILE", SEARCH.join(" and "))]
     NotFound,
     /// The file cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
+    #[error("cannot read the configuration {}{}", path.display(), advice(cause))]
     Unreadable {
         /// The file.
         path: PathBuf,

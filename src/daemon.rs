@@ -198,15 +198,12 @@ async fn windows(config: &Config, socket: Result<Socket, SocketError>, board: &A
             token: config.status.token.as_ref().map(|token| token.expose().to_owned()),
             stall_max: config.status.stall_after,
             clock,
+            seen: web::Seen::default(),
         };
         match mode {
             // Whoever waits for its end does not look at a page.
             Mode::Once => {}
-            Mode::Daemon => {
-                if let Err(error) = web::serve(config.status.listen, site, ended.clone()).await {
-                    tracing::warn!(listen = %config.status.listen, %error, "the status page cannot be served: set status.listen");
-                }
-            }
+            Mode::Daemon => web::serve(config.status.listen, site, ended.clone()).await,
         }
     };
     tokio::join!(socket, page, sampler::run(Arc::clone(board), clock, ended.clone()));
@@ -439,6 +436,7 @@ impl Pipeline {
                 },
                 sent_before: destination.sent_before,
                 sending: if desk.helm.is_paused() { Sending::Paused } else { Sending::On },
+                intake: Arc::clone(&desk.intake),
                 clock,
             },
             sender: sender::Options {

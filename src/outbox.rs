@@ -23,6 +23,7 @@ pub mod look;
 mod parked;
 mod parked_copy;
 mod places;
+mod reach;
 mod recover;
 pub mod remains;
 mod removal;
@@ -183,6 +184,8 @@ struct Shared {
     durable: watch::Sender<Snapshot>,
     /// When it is looked again whether compaction is worth it; sooner where less than half of so many bytes wait.
     compaction_due: Mutex<(Instant, u64)>,
+    /// When capture last came to the end of the source.
+    caught_up: Mutex<Option<Micros>>,
 }
 
 /// How often it is looked whether compaction is worth it.
@@ -198,6 +201,7 @@ impl Shared {
             writer: Mutex::new((writer, keeper)),
             durable,
             compaction_due: Mutex::new((Instant::now(), 0)),
+            caught_up: Mutex::new(None),
         }
     }
 
@@ -209,7 +213,7 @@ impl Shared {
     /// an error of the disk shows at the next commit.
     fn compact_if_due(&self, need: Need) {
         if edge::is_wanted("compact:wanted")
-            && let Err(error) = self.compact()
+            && let Err(error) = self.compact(&|_| {})
         {
             tracing::warn!(outbox = %self.path.display(), error = crate::chain(&error), "the outbox's files could not be made smaller");
         }
@@ -223,7 +227,7 @@ impl Shared {
         let look = || {
             let live_bytes = compact::live_bytes(&self.store(), files_bytes)?;
             if compact::is_worth_it(need, live_bytes, files_bytes) {
-                self.compact()?;
+                self.compact(&|_| {})?;
             }
             Ok::<_, StoreError>(())
         };
@@ -233,12 +237,12 @@ impl Shared {
         *due = (Instant::now() + COMPACTION_EVERY, pending_bytes);
     }
 
-    /// Copies what is live into a new store, and goes on with that one. Writers wait meanwhile.
-    fn compact(&self) -> Result<Compacted, StoreError> {
+    /// Copies what is live into a new store, telling how many bytes are copied, and goes on with that one. Writers wait meanwhile.
+    fn compact(&self, tell: &dyn Fn(u64)) -> Result<Compacted, StoreError> {
         let guard = lock(&self.writer);
         let began = Instant::now();
         let bytes_before = self.store().disk_bytes();
-        let copy = compact::copy(&self.path, &self.store(), &guard.0)?;
+        let copy = compact::copy(&self.path, &self.store(), &guard.0, tell)?;
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         compact::switch(&self.path, &mut store, copy).inspect_err(|_| store.give_up())?;
         let compacted = Compacted { bytes_before, bytes_after: store.disk_bytes() };
@@ -253,6 +257,16 @@ impl Shared {
     fn publish(&self, writer: &Writer, keeper: &mut Keeper) {
         self.durable.send_replace(writer.snapshot());
         keeper.keep(&self.path, writer);
+    }
+}
+
+impl Drop for Shared {
+    /// What the store holds at the end is written beside it: a store that is less the next time is damaged, and does not pass for whole.
+    fn drop(&mut self) {
+        let (writer, keeper) = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.store.get_mut().unwrap_or_else(PoisonError::into_inner).is_well() {
+            keeper.finish(&self.path, writer);
+        }
     }
 }
 
@@ -271,7 +285,7 @@ impl Outbox {
 
     /// Opens the outbox in a destination's folder, if there is one. Blocks.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
-        let Some((store, writer)) = ballast::or_without(path, || writer::open_existing(path))? else { return Ok(None) };
+        let Some((store, writer)) = ballast::or_without(path, || recover::open_existing(path))? else { return Ok(None) };
         data_dir::remove_parts(path);
         Ok(Some(Self(Arc::new(Shared::new(path, store, writer)))))
     }
@@ -431,13 +445,18 @@ impl Outbox {
         .await
     }
 
-    /// Makes the files as small as what they hold, whatever that is. Changes wait meanwhile.
+    /// Makes the files as small as what they hold, whatever that is. Changes wait meanwhile. Tells, off the async threads, how many bytes are
+    /// copied, and of how many: counted before, so that these are about as many. A caller that goes away does not stop it.
     ///
     /// # Errors
     /// Nothing is lost. The outbox may have to be opened again.
-    pub async fn compact(&self) -> Result<Compacted, StoreError> {
+    pub async fn compact(&self, tell: impl Fn(u64, u64) + Send + 'static) -> Result<Compacted, StoreError> {
         let shared = Arc::clone(&self.0);
-        off_thread(move || shared.compact()).await
+        off_thread(move || {
+            let all_bytes = compact::live_bytes(&shared.store(), u64::MAX)?;
+            shared.compact(&|copied_bytes| tell(copied_bytes, all_bytes))
+        })
+        .await
     }
 
     /// Writes down the run of a stream that may arrive by what is sent next; it replaces what was written of that stream before.

@@ -294,7 +294,7 @@ pub struct Summary {
     pub depth: u64,
     /// Records that are set aside.
     pub parked: u64,
-    /// How far capture is behind the source's clock, seconds; `None` where that is not known.
+    /// How long ago capture had all that was in the source then, seconds; `None` while it has not come to the end since the start.
     pub lag_seconds: Option<u64>,
     /// How long the oldest record has waited, seconds; `None` when none waits.
     pub oldest_age_seconds: Option<u64>,

@@ -16,14 +16,14 @@ pub mod look;
 pub mod rewind;
 pub mod steps;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::{
     filter::Filter,
-    steps::{Beside, Steps},
+    steps::{Beside, Pace},
 };
 use crate::{
     domain::{Micros, Position, Seq, Stream},
@@ -33,6 +33,9 @@ use crate::{
 
 /// The version of requests and answers.
 pub const VERSION: u16 = 1;
+
+/// Whoever waits for an answer of the daemon hears something at least so often.
+pub const HEARD_EVERY: Duration = Duration::from_secs(2);
 
 /// One line from a command to the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +123,8 @@ pub enum Answer {
     Progress(u64, Option<u64>),
     /// It waits, and for what.
     Waits(String),
+    /// There is nothing to say yet, and it is at work: who hears nothing for [`HEARD_EVERY`] and some more takes the daemon for dead.
+    AtWork,
     /// What was done, for people, with what is wrong, if anything is.
     Told(Told),
     /// It could not be done.
@@ -225,15 +230,17 @@ pub enum FailureKind {
     Unreachable,
     /// The outbox is damaged, or was closed.
     Outbox,
+    /// The outbox is damaged, and what can still be read of it was given.
+    Remains,
     /// Anything else.
     Other,
 }
 
 /// Where a request on an open outbox is carried out.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings {
+pub struct Surroundings<'a> {
     /// Who works on the outbox meanwhile.
-    pub beside: Beside,
+    pub beside: &'a Beside,
     /// The gateway's clock.
     pub now: Micros,
     /// Bytes of the disk that are left to others.
@@ -289,7 +296,7 @@ pub struct Answers(tokio::sync::mpsc::Sender<Answer>);
 impl Answers {
     /// A bounded channel.
     pub fn channel() -> (Self, tokio::sync::mpsc::Receiver<Answer>) {
-        let (answers, from) = tokio::sync::mpsc::channel(8);
+        let (answers, from) = tokio::sync::mpsc::channel(2);
         (Self(answers), from)
     }
 

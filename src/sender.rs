@@ -600,8 +600,7 @@ impl Sender<'_> {
         let summary = Summary {
             depth: snapshot.pending(),
             parked: snapshot.parked(),
-            // Only capture knows that.
-            lag_seconds: None,
+            lag_seconds: self.outbox.lag(now).map(|lag| lag.as_secs()),
             oldest_age_seconds: oldest.map(|at| now.since(at).as_secs()),
         };
         if let Err(outcome) = self.sink.push_summary(&status, &summary).await {

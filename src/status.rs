@@ -3,7 +3,9 @@
 //! The one rule: figures come from what is durable, never from what a loop believes.
 
 pub mod board;
+pub mod capture;
 pub mod chart;
+mod closed;
 pub mod history;
 pub mod lines;
 pub mod metrics;
@@ -17,9 +19,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use self::capture::{CaptureState, CaptureStatus};
+pub use self::closed::{of_closed, of_last};
 use crate::{
+    capture::intake::Intake,
     domain::{Micros, Position, Seq, Stream, Verdict},
-    outbox::{Outbox, Snapshot, StoreError, remains::Remains},
+    outbox::{Outbox, Snapshot, StoreError},
     sender::helm::{Doing, Helm},
 };
 
@@ -30,6 +35,8 @@ pub struct DestinationStatus {
     pub destination: String,
     /// What the sender is doing.
     pub state: State,
+    /// Whether rows of the source enter.
+    pub capture: CaptureStatus,
     /// The same for people, with what matters of the rest.
     pub sentence: String,
     /// Until the next try, where one is waited for.
@@ -40,14 +47,18 @@ pub struct DestinationStatus {
     pub eta_seconds: Option<u64>,
     /// The outbox's life, 16 hexadecimal digits.
     pub epoch: String,
+    /// Where the figures come from. Those that are not known are `None`, and never 0.
+    pub figures: Figures,
+    /// When the figures were read, UTC.
+    pub figures_at: Option<String>,
     /// Records that wait, over all streams.
-    pub pending: u64,
+    pub pending: Option<u64>,
     /// Records that are set aside, over all streams.
-    pub parked: u64,
+    pub parked: Option<u64>,
     /// Encoded bytes of the records that wait: what `outbox_max` bounds.
-    pub pending_bytes: u64,
+    pub pending_bytes: Option<u64>,
     /// Bytes of the outbox's files.
-    pub disk_bytes: u64,
+    pub disk_bytes: Option<u64>,
     /// How long the oldest waiting record has waited since it was captured, seconds.
     pub oldest_age_seconds: Option<u64>,
     /// When the destination last took something, UTC.
@@ -58,6 +69,20 @@ pub struct DestinationStatus {
     pub streams: Vec<StreamStatus>,
     /// Rows held until an entity is mapped.
     pub held: Vec<Held>,
+}
+
+/// Where a status has its figures from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figures {
+    /// From the outbox.
+    Outbox,
+    /// From the outbox when it was last open.
+    Last,
+    /// From what can be read of a copy.
+    Copy,
+    /// There are none.
+    Unknown,
 }
 
 /// What becomes of the rows that wait.
@@ -117,8 +142,15 @@ impl State {
 /// What a running sender adds to what its outbox says.
 #[derive(Clone, Copy, Debug)]
 pub enum Sender<'a> {
-    /// It runs; what it has delivered a second of late.
-    Runs(&'a Helm, Option<f64>),
+    /// It runs.
+    Runs {
+        /// Where it is seen.
+        helm: &'a Helm,
+        /// Where its capture is.
+        intake: &'a Intake,
+        /// What it has delivered a second of late.
+        rows_per_second: Option<f64>,
+    },
     /// Nobody runs.
     Stopped,
     /// Nobody runs, and an operator paused it.
@@ -151,13 +183,15 @@ pub struct StreamStatus {
     /// Records that wait.
     pub pending: u64,
     /// Records that the destination took.
-    pub acked: u64,
+    pub acked: Option<u64>,
+    /// Records that were captured, each once, in this life of the outbox.
+    pub captured: Option<u64>,
     /// Records that are set aside.
     pub parked: u64,
     /// The first seq that is not settled.
-    pub cursor: Seq,
+    pub cursor: Option<Seq>,
     /// The seq of the next record to be appended.
-    pub next: Seq,
+    pub next: Option<Seq>,
     /// Where capture stands in the source.
     pub watermark: String,
     /// Rows of the source behind the watermark, capped; `None` when the source was not asked or did not answer.
@@ -183,37 +217,41 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
         streams.push(StreamStatus {
             stream,
             pending: state.pending(),
-            acked: state.acked,
+            acked: Some(state.acked),
+            captured: Some(state.captured()),
             parked: state.parked_now(),
-            cursor: state.cursor,
-            next: state.next,
+            cursor: Some(state.cursor),
+            next: Some(state.next),
             watermark: state.watermark.to_string(),
             behind_source: None,
             oldest_captured_at: captured_at.map(|at| at.to_string()),
         });
     }
     let pending = snapshot.pending();
-    let (state, next_try, rows_per_second) = match sender {
-        Sender::Stopped => (State::Stopped, None, None),
-        Sender::Paused => (State::Paused, None, None),
-        Sender::Runs(helm, rate) => {
+    let (state, next_try, rows_per_second, capture) = match sender {
+        Sender::Stopped => (State::Stopped, None, None, CaptureStatus::default()),
+        Sender::Paused => (State::Paused, None, None, CaptureStatus::default()),
+        Sender::Runs { helm, intake, rows_per_second } => {
             let (state, next_try) = doing(helm, now);
-            (state, next_try, rate)
+            (state, next_try, rows_per_second, intake.flow().into())
         }
     };
     let eta = rows_per_second.filter(|rate| *rate > 0.0 && pending > 0).map(|rate| (pending as f64 / rate).ceil() as u64);
     let mut status = DestinationStatus {
         destination: snapshot.meta.destination.clone(),
         state,
+        capture,
         sentence: String::new(),
         next_try_seconds: next_try,
         rows_per_second,
         eta_seconds: eta,
         epoch: snapshot.meta.epoch.to_string(),
-        pending,
-        parked: snapshot.parked(),
-        pending_bytes: snapshot.live_bytes(),
-        disk_bytes: outbox.disk_bytes(),
+        figures: Figures::Outbox,
+        figures_at: Some(now.to_string()),
+        pending: Some(pending),
+        parked: Some(snapshot.parked()),
+        pending_bytes: Some(snapshot.live_bytes()),
+        disk_bytes: Some(outbox.disk_bytes()),
         oldest_age_seconds: oldest.map(|at| now.since(at).as_secs()),
         last_success: snapshot.notes.last_success.map(|at| at.to_string()),
         last_error: snapshot.notes.last_trouble.clone().map(|(since, text)| Trouble { since: since.to_string(), text }),
@@ -221,7 +259,7 @@ pub async fn gather(outbox: &Outbox, sender: Sender<'_>, now: Micros) -> Result<
         held: snapshot.held.iter().map(|(what, held)| Held { entity: what.to_string(), rows: held.rows }).collect(),
     };
     let doing = match sender {
-        Sender::Runs(helm, _) => Some((helm.doing(), helm.trouble())),
+        Sender::Runs { helm, .. } => Some((helm.doing(), helm.trouble())),
         Sender::Stopped | Sender::Paused => None,
     };
     status.sentence = sentence::sentence(&status, doing.as_ref().map(|(doing, trouble)| (doing, *trouble)), now);
@@ -239,60 +277,18 @@ fn waiting(verdict: Verdict) -> State {
 /// What a sender's doing comes to, and how long it waits yet.
 fn doing(helm: &Helm, now: Micros) -> (State, Option<u64>) {
     match helm.doing() {
-        Doing::Waiting { outcome, until } => (waiting(outcome.verdict), Some(until.since(now).as_secs())),
-        Doing::Starting | Doing::Syncing | Doing::Idle | Doing::Paused | Doing::Stopped if helm.is_paused() => {
+        // A request that is in flight comes to its end.
+        Doing::Starting | Doing::Syncing | Doing::Idle | Doing::Waiting { .. } | Doing::Paused if helm.is_paused() => {
             (State::Paused, None)
         }
+        Doing::Waiting { outcome, until } => (waiting(outcome.verdict), Some(until.since(now).as_secs())),
         Doing::Starting => (State::Starting, None),
         // Until something gets through, a try is no more than that.
         Doing::Sending { .. } => (helm.trouble().map_or(State::Sending, |trouble| waiting(trouble.verdict)), None),
         Doing::Syncing => (helm.trouble().map_or(State::Syncing, |trouble| waiting(trouble.verdict)), None),
         Doing::Idle => (State::Idle, None),
         Doing::Paused => (State::Paused, None),
-        Doing::Stopped => (State::Stopped, None),
-    }
-}
-
-/// The status of an outbox that is not open, as far as it can be told: of what a copy of it still holds, or of nothing.
-pub fn of_closed(destination: &str, why: &str, remains: Option<&Remains>, now: Micros) -> DestinationStatus {
-    let left = remains.map(Remains::left);
-    let streams = Stream::ALL.map(|stream| {
-        let place = usize::from(stream.number());
-        StreamStatus {
-            stream,
-            pending: left.map_or(0, |left| left.pending[place]),
-            acked: 0,
-            parked: left.map_or(0, |left| left.parked[place]),
-            cursor: Seq(0),
-            next: Seq(0),
-            watermark: "unknown".to_owned(),
-            behind_source: None,
-            oldest_captured_at: left.and_then(|left| left.oldest).map(|at| at.to_string()),
-        }
-    });
-    let lost = left.map_or(0, |left| left.lost_chunks);
-    let readable = match (left, lost) {
-        (None, _) => String::new(),
-        (Some(_), 0) => "; the figures are those of what can still be read of a copy".to_owned(),
-        (Some(_), lost) => format!("; the figures are those of what can still be read of a copy, {lost} chunks cannot"),
-    };
-    DestinationStatus {
-        destination: destination.to_owned(),
-        state: State::Closed,
-        sentence: format!("{why}{readable}"),
-        next_try_seconds: None,
-        rows_per_second: None,
-        eta_seconds: None,
-        epoch: remains.and_then(Remains::epoch).map_or_else(|| "unknown".to_owned(), |epoch| epoch.to_string()),
-        pending: streams.iter().map(|stream| stream.pending).sum(),
-        parked: streams.iter().map(|stream| stream.parked).sum(),
-        pending_bytes: 0,
-        disk_bytes: 0,
-        oldest_age_seconds: left.and_then(|left| left.oldest).map(|at| now.since(at).as_secs()),
-        last_success: None,
-        last_error: None,
-        streams: streams.to_vec(),
-        held: Vec::new(),
+        Doing::Stopped => (if helm.is_paused() { State::Paused } else { State::Stopped }, None),
     }
 }
 
@@ -304,10 +300,21 @@ pub fn alarms(status: &DestinationStatus, age_max: Option<Duration>, depth_max: 
     {
         crossed.push(format!("{}: the oldest record has waited {age} s, more than {} s", status.destination, max.as_secs()));
     }
-    if let Some(max) = depth_max
-        && status.pending > max
+    if let (Some(max), Some(age), Some(why)) = (age_max, status.capture.for_seconds, &status.capture.why)
+        && age > max.as_secs()
     {
-        crossed.push(format!("{}: {} records wait, more than {max}", status.destination, status.pending));
+        let state = match status.capture.state {
+            CaptureState::Paused => "capture has paused",
+            CaptureState::Unknown | CaptureState::Running | CaptureState::Waiting | CaptureState::Stuck => {
+                "the source could not be read"
+            }
+        };
+        crossed.push(format!("{}: {state} for {age} s, more than {} s: {why}", status.destination, max.as_secs()));
+    }
+    if let (Some(max), Some(pending)) = (depth_max, status.pending)
+        && pending > max
+    {
+        crossed.push(format!("{}: {pending} records wait, more than {max}", status.destination));
     }
     crossed
 }

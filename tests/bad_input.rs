@@ -26,7 +26,7 @@ use serde_json::Value;
 use support::{
     Database, Mariadb, Schema, compare,
     gateway::{Central, Gateway, Running},
-    greenhouse,
+    greenhouse, is_equal,
 };
 use tokio::time::{Instant, sleep};
 
@@ -85,15 +85,15 @@ impl Scene {
     /// Waits until every row has arrived.
     async fn arrives(&self) {
         let began = Instant::now();
-        loop {
-            let comparison = compare(&self.source, self.central.database()).await;
-            if comparison.is_equal() {
-                assert_eq!(comparison.readings.source, READINGS);
-                return;
-            }
-            assert!(began.elapsed() < Duration::from_mins(2), "not everything arrives:\n{comparison}");
-            sleep(Duration::from_millis(300)).await;
+        while !is_equal(&self.source, self.central.database()).await {
+            assert!(
+                began.elapsed() < Duration::from_mins(2),
+                "not everything arrives:\n{}",
+                compare(&self.source, self.central.database()).await
+            );
+            sleep(Duration::from_millis(100)).await;
         }
+        assert_eq!(self.source.number("SELECT COUNT(*) FROM Reading").await, READINGS);
     }
 
     /// After the trouble: nothing is left, nothing was lost or doubled, and check is content.

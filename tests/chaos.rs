@@ -247,7 +247,8 @@ async fn faults_mixed_at_random_lose_double_and_park_nothing_at_an_older_legacy_
 /// Every kind once, each with rows of its own that must pass it.
 async fn each_alone(manner: &'static str, schema: Schema) {
     let mut trial = Trial::set(manner, schema).await;
-    let gateway = trial.gateway();
+    // What comes in meets its fault at once.
+    let gateway = trial.gateway().with_source("poll_interval", "100ms");
     let daemon = gateway.spawn(&["-q", "run"]);
     let mut random = StdRng::seed_from_u64(seed());
     for fault in faults(&mut random) {

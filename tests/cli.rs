@@ -157,6 +157,35 @@ fn check_says_what_is_configured_and_what_is_wrong() {
 }
 
 #[test]
+fn check_says_what_run_is_going_to_miss() {
+    const SOURCE: &str = "[source]\nurl = \"mysql://chuser@127.0.0.1:1/ch\"\n";
+    let destination = GOOD.split_at(GOOD.find("[[destination]]").unwrap()).1;
+    let no_source = "problem  config: there is no [source], and `packhorse run` needs one; write it, with url = \"mysql://";
+    let no_destination =
+        "problem  config: there is no [[destination]], and `packhorse run` needs one; write one, with a name and url";
+    let all_disabled =
+        "problem  config: every [[destination]] is disabled, and `packhorse run` needs one that is not; set enabled = true";
+    let disabled = format!("{GOOD}enabled = false\n");
+    for (config, problems) in [
+        ("", &[no_source, no_destination][..]),
+        (SOURCE, &[no_destination]),
+        (destination, &[no_source]),
+        (disabled.as_str(), &[all_disabled]),
+    ] {
+        // `run` refuses the same with the same code.
+        let (code, out, error) = with_config(config, &["check"]);
+        assert_eq!((code, with_config(config, &["run"]).0), (Some(2), Some(2)), "{config}: {out}{error}");
+        let of_config: Vec<&str> = out.lines().filter(|line| line.starts_with("problem  config")).collect();
+        assert_eq!(of_config.len(), problems.len(), "{config}: {out}");
+        for (line, problem) in of_config.iter().zip(problems) {
+            assert!(line.starts_with(problem), "{config}: {out}");
+        }
+    }
+    let (code, out, _) = with_config("[receiver]\n", &["check"]);
+    assert_eq!((code, out.contains("problem")), (Some(0), false), "{out}");
+}
+
+#[test]
 fn a_missing_section_is_named() {
     let (code, _, error) = with_config("[receiver]\n", &["run"]);
     assert_eq!(code, Some(2));

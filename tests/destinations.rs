@@ -13,9 +13,10 @@ use std::{
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use support::{
-    Comparison, Database, Scene, Schema, assert_exit, compare,
+    Database, Scene, Schema, assert_exit, compare,
     front::{Face, Front},
     gateway::{Central, Gateway, Running},
+    is_equal,
     link::{Conditions, Fault, Link},
 };
 use tokio::time::{Duration, Instant, sleep};
@@ -34,18 +35,14 @@ async fn add(source: &Database, from: u32, until: u32) {
     source.run(&rows).await;
 }
 
-async fn becomes_equal(name: &str, daemon: &mut Running, compare: impl AsyncFn() -> Comparison) {
+async fn becomes_equal(name: &str, daemon: &mut Running, source: &Database, central: &Central) {
     let began = Instant::now();
-    loop {
-        let comparison = compare().await;
-        if comparison.is_equal() {
-            println!("{name} is complete");
-            return;
-        }
+    while !is_equal(source, central.database()).await {
         assert!(!daemon.ended(), "the daemon never ends by itself");
-        assert!(began.elapsed() < Duration::from_mins(2), "{name} is not served:\n{comparison}");
-        sleep(Duration::from_millis(300)).await;
+        assert!(began.elapsed() < Duration::from_mins(4), "{name} is not served:\n{}", compare(source, central.database()).await);
+        sleep(Duration::from_millis(100)).await;
     }
+    println!("{name} is complete");
 }
 
 /// A legacy server in a folder of its own.
@@ -89,9 +86,9 @@ async fn a_dead_a_full_a_silent_a_misplaced_and_a_damaged_one_hold_up_no_other_a
     fs::write(outbox(&gateway, "damaged"), "not an outbox").unwrap();
 
     let mut daemon = gateway.spawn(&["-qq", "run"]);
-    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
+    becomes_equal("central", &mut daemon, &scene.source, &scene.central).await;
     add(&scene.source, 30_000, 30_400).await;
-    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
+    becomes_equal("central", &mut daemon, &scene.source, &scene.central).await;
     for (name, other) in [("dead", &dead), ("full", &full), ("silent", &silent), ("misplaced", &misplaced), ("damaged", &damaged)]
     {
         let comparison = compare(&scene.source, other.database()).await;
@@ -115,7 +112,7 @@ async fn a_dead_a_full_a_silent_a_misplaced_and_a_damaged_one_hold_up_no_other_a
     fs::remove_file(outbox(&gateway, "damaged")).unwrap();
     for (name, other) in [("dead", &dead), ("full", &full), ("silent", &silent), ("misplaced", &misplaced), ("damaged", &damaged)]
     {
-        becomes_equal(name, &mut daemon, async || compare(&scene.source, other.database()).await).await;
+        becomes_equal(name, &mut daemon, &scene.source, other).await;
     }
     daemon.terminate().await;
     scene.compare().await.assert_equal();
@@ -174,13 +171,13 @@ async fn a_slow_one_holds_up_no_other_and_ends_complete() {
     let link = Link::start(slow.addr, Conditions::steady(16_000, Duration::from_millis(600)));
     let gateway = scene.gateway().and_destination("slow", link.addr());
     let mut daemon = gateway.spawn(&["-qq", "run"]);
-    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
+    becomes_equal("central", &mut daemon, &scene.source, &scene.central).await;
     add(&scene.source, 20_000, 20_400).await;
-    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
+    becomes_equal("central", &mut daemon, &scene.source, &scene.central).await;
     let behind = compare(&scene.source, slow.database()).await;
     assert!(!behind.is_equal(), "the control: it is slow\n{behind}");
     link.set(Conditions::ideal());
-    becomes_equal("slow", &mut daemon, async || compare(&scene.source, slow.database()).await).await;
+    becomes_equal("slow", &mut daemon, &scene.source, &slow).await;
     daemon.terminate().await;
 }
 
@@ -199,8 +196,8 @@ async fn a_catalog_answer_that_is_cut_in_the_middle_disturbs_nobody_and_nothing_
     }
     let gateway = scene.gateway().and_destination("cut", link.addr());
     let mut daemon = gateway.spawn(&["-qq", "run"]);
-    becomes_equal("central", &mut daemon, async || scene.compare().await).await;
-    becomes_equal("cut", &mut daemon, async || compare(&scene.source, other.database()).await).await;
+    becomes_equal("central", &mut daemon, &scene.source, &scene.central).await;
+    becomes_equal("cut", &mut daemon, &scene.source, &other).await;
     daemon.terminate().await;
     println!("{} answers were cut, {} cuts met none", link.faults_met(), link.faults_waiting());
     assert!(link.faults_met() > 20, "{}", link.faults_met());

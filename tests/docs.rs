@@ -15,7 +15,7 @@ use std::{
 use support::{
     Database, Mariadb, Schema, compare,
     gateway::{Central, Gateway, Running, free_port, packhorse},
-    greenhouse,
+    greenhouse, is_equal,
 };
 use tokio::time::{Instant, sleep};
 
@@ -196,7 +196,7 @@ async fn every_example_does_what_it_should() {
             }
             line if line.ends_with(" run") => {
                 source.run("INSERT INTO Reading (time, nodeId, type, value) VALUES ('2026-02-20', 1, 0, 5)").await;
-                until(line, async || compare(&source, central.database()).await.is_equal()).await;
+                until(line, async || is_equal(&source, central.database()).await).await;
             }
             _ => sleep(Duration::from_secs(3)).await,
         }

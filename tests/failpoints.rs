@@ -61,7 +61,7 @@ struct Trial {
 impl Trial {
     async fn set(manner: &'static str, schema: Schema) -> Option<Self> {
         let scene = Scene::set(schema, manner, 2_000).await?;
-        let gateway = scene.gateway().with_request_max("4KiB");
+        let gateway = scene.gateway().with_request_max("4KiB").with_source("poll_interval", "100ms");
         Some(Self { scene, gateway, made: 0 })
     }
 
@@ -111,7 +111,10 @@ impl Trial {
                 }
                 Needs::FreshOutbox | Needs::DamagedStore | Needs::HeldRows | Needs::Operator => {}
             }
-            sleep(Duration::from_millis(200)).await;
+            let inserted = Instant::now();
+            while !running.ended() && inserted.elapsed() < Duration::from_millis(200) {
+                sleep(Duration::from_millis(10)).await;
+            }
         }
         let status = running.0.wait().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "it was to abort at {edge}, not {status}");

@@ -291,7 +291,8 @@ async fn the_outbox_keeps_to_outbox_max() {
     let mut scene = Scene::on(disk).await;
     let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
     std::fs::write(scene.gateway.config(), config.replace("linger = ", "outbox_max = \"1MiB\"\nlinger = ")).unwrap();
-    scene.add(300_000).await;
+    // Half as much again as the bound.
+    scene.add(120_000).await;
     scene.proxy.cut().await;
     scene.start();
     scene.says("outbox_max is reached", 1).await;

@@ -22,7 +22,7 @@ use lossy_fs::{Machine, is_available};
 use support::{
     Database, Mariadb, Proxy, Schema, assert_exit, compare,
     gateway::{Central, Gateway, Running},
-    greenhouse,
+    greenhouse, is_equal,
 };
 use tokio::time::sleep;
 
@@ -61,7 +61,7 @@ async fn survives(faults: [Fault; 2]) {
     let said = || std::fs::read_to_string(&log).unwrap();
     let arrives = async || {
         let began = Instant::now();
-        while !compare(&source, central.database()).await.is_equal() {
+        while !is_equal(&source, central.database()).await {
             assert!(began.elapsed() < Duration::from_mins(4), "not everything arrives:\n{}", said());
             sleep(Duration::from_millis(200)).await;
         }

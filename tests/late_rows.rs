@@ -51,18 +51,6 @@ fn gateway(scene: &Scene) -> Gateway {
     scene.gateway().with_source("poll_interval", "200ms").with_source("audit_interval", "1s")
 }
 
-async fn wait_until_equal(scene: &Scene, what: &str) {
-    let began = Instant::now();
-    loop {
-        let comparison = scene.compare().await;
-        if comparison.is_equal() {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_mins(1), "{what}:\n{comparison}");
-        sleep(Duration::from_millis(300)).await;
-    }
-}
-
 async fn states_arrived(scene: &Scene) -> i64 {
     let mut file = SqliteConnectOptions::new().filename(scene.central.database()).read_only(true).connect().await.unwrap();
     sqlx::query_scalar("SELECT COUNT(*) FROM NodeState").fetch_one(&mut file).await.unwrap()
@@ -86,10 +74,10 @@ async fn late_rows_arrive(schema: Schema, manner: &'static str) {
     let scene = scene(schema, manner).await;
     let gateway = gateway(&scene).with_env("PACKHORSE_TEST_WALK_OFTEN", "1");
     let mut daemon = gateway.spawn(&["-q", "run"]);
-    wait_until_equal(&scene, "the rows that were there").await;
+    scene.wait_until_equal("the rows that were there").await;
     for (age, ago) in AGES {
         rows(&scene, "seq_1_to_3", ago).await;
-        wait_until_equal(&scene, &format!("rows that were committed late by {age}")).await;
+        scene.wait_until_equal(&format!("rows that were committed late by {age}")).await;
     }
     daemon.terminate().await;
     let there = scene.source.number("SELECT (SELECT COUNT(*) FROM Reading) + (SELECT COUNT(*) FROM NodeState)").await;
@@ -128,7 +116,7 @@ async fn a_node_that_is_an_hour_slow_costs_what_its_rows_cost() {
     let scene = scene(Schema::classic(), "packhorse").await;
     let gateway = gateway(&scene);
     let mut daemon = gateway.spawn(&["-q", "run"]);
-    wait_until_equal(&scene, "the rows that were there").await;
+    scene.wait_until_equal("the rows that were there").await;
     // Its buckets grow step by step, those of others lie around them.
     for step in 0..15 {
         rows_of(
@@ -140,7 +128,7 @@ async fn a_node_that_is_an_hour_slow_costs_what_its_rows_cost() {
         .await;
         sleep(Duration::from_millis(400)).await;
     }
-    wait_until_equal(&scene, "the slow node").await;
+    scene.wait_until_equal("the slow node").await;
     daemon.terminate().await;
     let there = scene.source.number("SELECT (SELECT COUNT(*) FROM Reading) + (SELECT COUNT(*) FROM NodeState)").await;
     assert_eq!(sent(&gateway).await, there as u64, "each row was sent once");
@@ -151,7 +139,7 @@ async fn a_slot_whose_new_rows_cannot_be_told_is_sent_again_in_proportion_to_its
     let scene = scene(Schema::classic(), "packhorse").await;
     let gateway = gateway(&scene);
     let mut daemon = gateway.spawn(&["-q", "run"]);
-    wait_until_equal(&scene, "the rows that were there").await;
+    scene.wait_until_equal("the rows that were there").await;
     let before = sent_by(&scene, 3).await;
     assert_eq!(before, 0);
     // Each step lies between the rows of the steps before: no run of new rows.
@@ -294,7 +282,7 @@ async fn burnt_ids_an_increment_of_two_and_a_long_transaction_below_the_watermar
     let scene = scene(Schema::classic(), "packhorse").await;
     let gateway = gateway(&scene);
     let mut daemon = gateway.spawn(&["-q", "run"]);
-    wait_until_equal(&scene, "the rows that were there").await;
+    scene.wait_until_equal("the rows that were there").await;
     // A transaction takes its ids now and commits last.
     let mut long = scene.source.admin().begin().await.unwrap();
     let insert = "INSERT INTO NodeState (time, nodeId, parent, `localtime`) VALUES (UTC_TIMESTAMP(), 1, 7, 77), (UTC_TIMESTAMP(), 1, 7, 78)";
@@ -317,7 +305,7 @@ async fn burnt_ids_an_increment_of_two_and_a_long_transaction_below_the_watermar
         sleep(Duration::from_millis(100)).await;
     }
     long.commit().await.unwrap();
-    wait_until_equal(&scene, "the long transaction").await;
+    scene.wait_until_equal("the long transaction").await;
     daemon.terminate().await;
     let there = scene.source.number("SELECT (SELECT COUNT(*) FROM Reading) + (SELECT COUNT(*) FROM NodeState)").await;
     assert_eq!(sent(&gateway).await, there as u64, "each row was sent once");
@@ -364,9 +352,9 @@ async fn late_rows_from_before_while_and_after_a_rebuild_arrive() {
         destroy_store(&gateway);
         let mut daemon = gateway.spawn(&["-q", "run"]);
         rows(&scene, "seq_1_to_3", AGES[1].1).await;
-        wait_until_equal(&scene, "late rows from before and while it was rebuilt").await;
+        scene.wait_until_equal("late rows from before and while it was rebuilt").await;
         rows(&scene, "seq_1_to_3", AGES[3].1).await;
-        wait_until_equal(&scene, "late rows after it was rebuilt").await;
+        scene.wait_until_equal("late rows after it was rebuilt").await;
         daemon.terminate().await;
         let again = sent(&gateway).await;
         assert!(again < before / 4, "the copy of the ledger proved the rest: {again} of {before} rows were sent again");

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Goes through the life of the Debian package on this machine, as root: install, check, start, cut the link, look, kill -9, start again, drain, upgrade,
-# remove, install again, purge. It touches no database server that runs, and leaves nothing.
+# remove, install again, purge. It touches no database server that runs, and leaves nothing. Where process 1 is not systemd it goes through it a
+# second time in a copy of this machine that systemd has booted (tests/booted.sh), and says so where that cannot be made.
 #
 #   bash tests/package.sh              builds the package first
 #   bash tests/package.sh --no-build   of what was built before
@@ -98,6 +99,13 @@ dpkg -i "$deb"
 dpkg -c "$deb" >"$scratch/files"
 grep -q 'man1/packhorse-queue-status.1.gz' "$scratch/files" || fail "a man page is missing"
 grep -q 'bash-completion/completions/packhorse$' "$scratch/files" || fail "completions are missing"
+# Its documents point to each other.
+documents=$scratch/tree/usr/share/doc/packhorse
+[[ -f $documents/docs/configuration.md ]] || fail "the configuration names a document that is not there"
+while IFS=: read -r document link; do
+    link=${link#](} link=${link%%[#)]*}
+    [[ -z $link || $link == *://* || -e ${document%/*}/$link ]] || fail "$document: $link is not there"
+done < <(grep -rHo ']([^)]*)' --include '*.md' "$documents")
 verified=$(systemd-analyze verify --man=no packhorse.service 2>&1 | grep -i packhorse || true)
 [[ -z $verified ]] || fail "systemd-analyze verify: $verified"
 
@@ -121,9 +129,15 @@ sed -i "s|^url = \"mysql://packhorse@localhost/ch\"|url = \"mysql://packhorse@12
 packhorse check || fail "check"
 
 if [[ -d /run/systemd/system ]]; then
-    start() { systemctl start packhorse; }
+    start() { systemctl enable --quiet --now packhorse || fail "it does not start: $(journalctl --no-pager --quiet --output=cat --unit packhorse | tail -n 20)"; }
     stop() { systemctl stop packhorse; }
-    kill_9() { systemctl kill -s KILL packhorse; }
+    kill_9() {
+        local pid
+        pid=$(main_pid)
+        systemctl kill -s KILL packhorse
+        until [[ ! -d /proc/$pid ]]; do sleep 0.1; done
+    }
+    main_pid() { systemctl show --property MainPID --value packhorse; }
 else
     # What the unit would do.
     install -d -o packhorse -g packhorse -m 755 /run/packhorse
@@ -164,9 +178,70 @@ page() {
     exec 9>&-
 }
 
+# What the unit promises, on the running service.
+as_the_unit_says() {
+    local pid state
+    pid=$(main_pid)
+    # Type=notify: it is there as soon as it is started.
+    packhorse queue status >/dev/null || fail "it is started, and does not answer"
+    [[ $(systemctl is-enabled packhorse) == enabled ]] || fail "it is not enabled"
+    state=$(cat "/proc/$pid/status")
+    for line in "NoNewPrivs:.1" "Seccomp:.2" "CapEff:.0*" "CapBnd:.0*" "Uid:.$(id -u packhorse)[^0-9].*"; do
+        grep -qx "$line" <<<"$state" || fail "/proc/$pid/status has no $line"
+    done
+    grep -qx "secret_token secret_db-password\|secret_db-password secret_token" <<<"$(nsenter -t "$pid" -m ls /run/credentials/packhorse.service | xargs)" ||
+        fail "systemd does not hand over the secrets"
+    for place in /etc /usr /root /home /boot /srv; do
+        if nsenter -t "$pid" -m touch "$place/packhorse-was-here" 2>/dev/null; then fail "the service could write to $place"; fi
+    done
+    for place in /var/lib/packhorse /var/log/packhorse /run/packhorse /tmp; do
+        nsenter -t "$pid" -m setpriv --reuid packhorse --regid packhorse --clear-groups touch "$place/packhorse-was-here" || fail "the service cannot write to $place"
+        nsenter -t "$pid" -m rm "$place/packhorse-was-here"
+    done
+    [[ $(stat -c '%a %U %G' /var/log/packhorse /run/packhorse | xargs) == "750 packhorse packhorse 755 packhorse packhorse" ]] || fail "modes of its directories"
+    systemctl reload packhorse
+    journalctl --quiet --output cat --unit packhorse | grep -q 'SIGHUP: reading the configuration again' || fail "it is not reloaded"
+    [[ $(main_pid) == "$pid" ]] || fail "a reload is no restart"
+}
+# It hangs; and its configuration is wrong for a while. Each restart waits longer than the one before.
+is_never_given_up() {
+    mkdir -p /etc/systemd/system/packhorse.service.d
+    printf '[Service]\nWatchdogSec=3s\n' >/etc/systemd/system/packhorse.service.d/watchdog.conf
+    systemctl daemon-reload
+    systemctl restart packhorse
+    local pid
+    pid=$(main_pid)
+    # Longer than the watchdog's time: while it is well it is left alone.
+    sleep 7
+    [[ $(main_pid) == "$pid" ]] || fail "the watchdog ends a service that is well"
+    kill -STOP "$pid"
+    until_it_is restarts 1
+    journalctl --quiet --output cat --unit packhorse | grep -q 'Watchdog timeout' || fail "the watchdog did not end it"
+    local since=$SECONDS
+    until_it_is answers yes
+    # Over the bus it learns that this is the first restart.
+    [[ ! -S /run/dbus/system_bus_socket ]] || ((SECONDS - since >= 9)) || fail "it does not pause before a restart"
+    sed -i 's/^linger/lingre/' /etc/packhorse/packhorse.toml
+    kill -9 "$(main_pid)"
+    until_it_is restarts 3
+    sed -i 's/^lingre/linger/' /etc/packhorse/packhorse.toml
+    until_it_is answers yes
+    rm -r /etc/systemd/system/packhorse.service.d
+    systemctl daemon-reload
+    systemctl restart packhorse
+}
+restarts() { systemctl show --property NRestarts --value packhorse; }
+answers() { packhorse queue status >/dev/null 2>&1 && systemctl is-active --quiet packhorse && echo yes; }
+
 say "start"
 start
 until_it_is acked "$(rows)"
+if [[ -d /run/systemd/system ]]; then
+    say "as the unit says"
+    as_the_unit_says
+    say "never given up"
+    is_never_given_up
+fi
 
 say "cut the link, and look"
 stop_receiver
@@ -186,7 +261,12 @@ packhorse queue status >/dev/null
 packhorse queue verify
 others=$(find /var/lib/packhorse -not -user packhorse)
 [[ -z $others ]] || fail "root's commands have left files of root's: $others"
-[[ -d /run/systemd/system ]] || start
+if [[ -d /run/systemd/system ]]; then
+    # By itself, after its pause.
+    until_it_is answers yes
+else
+    start
+fi
 until_it_is pending "$(($(rows) - before))"
 
 say "link up, drained"
@@ -205,8 +285,11 @@ until_it_is pending "$(($(rows) - before))"
 waits=$(pending)
 source_id=$(cat /var/lib/packhorse/source-id)
 sha=$(sha256sum /etc/packhorse/packhorse.toml)
-[[ -d /run/systemd/system ]] || stop
+if [[ -d /run/systemd/system ]]; then pid=$(main_pid); else stop; fi
 dpkg -i "$newer"
+if [[ -d /run/systemd/system ]]; then
+    [[ $(main_pid) != "$pid" && $(answers) == yes ]] || fail "the upgrade has not restarted it"
+fi
 [[ $(dpkg-query -W -f '${Version}' packhorse) == "$(dpkg-deb -f "$newer" Version)" ]] || fail "it is not upgraded"
 [[ $(sha256sum /etc/packhorse/packhorse.toml) == "$sha" ]] || fail "the upgrade has changed the configuration"
 [[ $(stat -c '%a %U %G' /etc/packhorse/packhorse.toml) == "640 root packhorse" ]] || fail "the upgrade has changed the configuration's mode"
@@ -219,6 +302,8 @@ say "remove: what waits is told, and stays"
 dpkg -r packhorse 2>&1 | tee "$scratch/removed"
 grep -q "packhorse: $waits rows have not been delivered" "$scratch/removed" || fail "the removal does not tell what waits"
 [[ ! -e /usr/bin/packhorse && -e /var/lib/packhorse/central && -e /etc/packhorse/packhorse.toml ]] || fail "removed too much or too little"
+[[ ! -d /run/systemd/system || -z $(main_pid) || $(main_pid) == 0 ]] || fail "it runs on"
+[[ ! -e /etc/systemd/system/multi-user.target.wants/packhorse.service ]] || fail "it is still enabled"
 dpkg -i "$newer"
 [[ $(pending) == "$waits" ]] || fail "rows are gone"
 
@@ -227,6 +312,12 @@ dpkg -P packhorse 2>&1 | tee "$scratch/purged"
 grep -q "packhorse: $waits rows that were not delivered are removed" "$scratch/purged" || fail "the purge does not tell what it removes"
 [[ -e /etc/packhorse/secrets/token ]] || fail "an administrator's secrets are removed"
 rm -r /etc/packhorse
+if grep crontab "$scratch/purged"; then fail "the purge speaks of what is no concern of it"; fi
 found=$(leftovers)
 [[ -z $found ]] || fail "left behind: $found"
+
+if [[ ! -d /run/systemd/system ]]; then
+    say "all of it once more, under systemd"
+    bash tests/booted.sh bash "$PWD/tests/package.sh" "$deb" "$newer" || [[ $? == 77 ]] || fail "under systemd"
+fi
 say "all of it passed"

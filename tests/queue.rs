@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "queue/callers.rs"]
+mod callers;
 #[path = "queue/damaged.rs"]
 mod damaged;
 #[path = "queue/million.rs"]

@@ -127,8 +127,16 @@ async fn kills_in_the_middle_of_isolation_lose_and_double_nothing() {
     for kill in 0..12_usize {
         let mut running = gateway.spawn(&["-q", "run"]);
         let (bulks, began) = (scene.proxy.requests_of("/rest/bulk/"), Instant::now());
+        let (first, mut requests, mut quiet_since) = (scene.proxy.requests_of("/rest/"), 0, began);
         while scene.proxy.requests_of("/rest/bulk/") < bulks + 3 + kill * 5 && began.elapsed() < Duration::from_secs(8) {
             sleep(Duration::from_millis(3)).await;
+            let now = scene.proxy.requests_of("/rest/") - first;
+            if now != requests {
+                (requests, quiet_since) = (now, Instant::now());
+            } else if requests > 0 && quiet_since.elapsed() > Duration::from_secs(3) {
+                // It has nothing more to ask.
+                break;
+            }
         }
         running.kill();
         while scene.proxy.is_at_work() {

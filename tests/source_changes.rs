@@ -161,7 +161,7 @@ async fn a_source_that_is_emptied_and_filled_again_under_the_running_program_los
         let gateway = gateway(&scene);
         let mut daemon = gateway.spawn(&["-q", "run"]);
         rows(&scene, 3_000, 1_000, 1).await;
-        wait_until_equal(&scene, "the rows that were there").await;
+        scene.wait_until_equal("the rows that were there").await;
         let kept = "CREATE TABLE kept_Reading AS SELECT * FROM Reading; CREATE TABLE kept_NodeState AS SELECT * FROM NodeState; TRUNCATE Reading; TRUNCATE NodeState";
         scene.source.run(kept).await;
         rows(&scene, 9_000, 3_001, 2).await;
@@ -259,7 +259,7 @@ async fn rows_dated_1970_tomorrow_2038_and_null_arrive_once() {
         let gateway = gateway(&scene);
         rows(&scene, 300, 10, 1).await;
         let mut daemon = gateway.spawn(&["-q", "run"]);
-        wait_until_equal(&scene, "the rows that were there").await;
+        scene.wait_until_equal("the rows that were there").await;
         for time in
             ["'1970-01-01 00:00:01'", "UTC_TIMESTAMP() + INTERVAL 1 DAY", "'2038-01-19 03:14:08'", "'9999-12-31 23:59:59'"]
         {
@@ -293,17 +293,5 @@ async fn rows_dated_1970_tomorrow_2038_and_null_arrive_once() {
         let odd = if schema.nodestate_id { 2 } else { 0 };
         assert!(comparison.node_states.lost <= odd && comparison.node_states.duplicated == 0, "{comparison}");
         assert_eq!((comparison.readings.duplicated, comparison.readings.foreign), (0, 0), "{comparison}");
-    }
-}
-
-async fn wait_until_equal(scene: &Scene, what: &str) {
-    let began = Instant::now();
-    loop {
-        let comparison = scene.compare().await;
-        if comparison.is_equal() {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_mins(1), "{what}:\n{comparison}");
-        sleep(Duration::from_millis(300)).await;
     }
 }

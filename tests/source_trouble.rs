@@ -30,6 +30,15 @@ fn random() -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
+/// What a connection that is to be killed is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtWork {
+    /// A query is under way.
+    Surely,
+    /// Whatever it is.
+    Perhaps,
+}
+
 /// Polls all the time, gives a query two seconds, and has a log.
 struct Trial {
     scene: Scene,
@@ -120,6 +129,45 @@ impl Trial {
         self.scene.source.number("SELECT (SELECT COUNT(*) FROM Reading) + (SELECT COUNT(*) FROM NodeState)").await
     }
 
+    /// Kills a query or a connection of the program at a moment drawn by chance. The server itself looks for the moment, so that a query of a
+    /// millisecond is found at work from a slow machine too.
+    async fn kill_one(&self, wanted: AtWork, random: &mut StdRng) {
+        let user = self.scene.source.reader().split('\'').nth(1).unwrap().to_owned();
+        let is_wanted = if wanted == AtWork::Surely { "command <> 'Sleep'" } else { "TRUE" };
+        let what = if random.random_bool(0.5) { "QUERY" } else { "CONNECTION" };
+        let chance: f64 = random.random_range(0.05..0.5);
+        let kill = format!(
+            "BEGIN NOT ATOMIC
+                 DECLARE victim BIGINT DEFAULT NULL;
+                 DECLARE looks INT DEFAULT 0;
+                 REPEAT
+                     DO SLEEP(RAND() * 0.002);
+                     SET looks = looks + 1;
+                     SET victim = (SELECT MAX(id) FROM information_schema.processlist WHERE user = '{user}' AND {is_wanted} AND RAND() < {chance});
+                 UNTIL victim IS NOT NULL OR looks > 60000 END REPEAT;
+                 KILL {what} victim;
+             END"
+        );
+        let began = Instant::now();
+        // It may have gone by itself.
+        while let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(kill.clone())).execute(self.scene.source.admin()).await {
+            assert!(began.elapsed() < Duration::from_mins(3), "there is nothing to kill: {error}");
+        }
+    }
+
+    /// Waits until a poll has come to its end: then the program asks nothing for a while.
+    async fn wait_until_polled(&self) {
+        let user = self.scene.source.reader().split('\'').nth(1).unwrap().to_owned();
+        let rests = format!(
+            "SELECT COALESCE(MIN(command = 'Sleep' AND time_ms > 100), 0) FROM information_schema.processlist WHERE user = '{user}'"
+        );
+        let began = Instant::now();
+        while self.scene.source.number(&rests).await == 0 {
+            assert!(began.elapsed() < Duration::from_mins(3), "no poll comes to its end");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// The connections of the program: id, and whether a query is under way.
     async fn connections(&self) -> Vec<(u64, bool)> {
         let user = self.scene.source.reader().split('\'').nth(1).unwrap().to_owned();
@@ -196,28 +244,19 @@ async fn queries_and_connections_that_are_killed_at_any_moment_lose_and_double_n
     let mut trial = Trial::set(Schema::newest()).await;
     trial.rows(20_000).await;
     let mut daemon = trial.gateway.spawn_logging(&["-q", "run"], &trial.log);
-    let (mut killed, mut at_work) = (0, 0);
-    let began = Instant::now();
-    while killed < 12 || at_work < 8 {
-        assert!(began.elapsed() < Duration::from_mins(4), "{killed} kills, {at_work} of them within a query");
-        for (id, is_at_work) in trial.connections().await {
-            // Between kills something succeeds, or the pauses would grow.
-            if random.random_bool(if is_at_work { 0.5 } else { 0.97 }) {
-                continue;
-            }
-            let what = if random.random_bool(0.5) { "QUERY" } else { "CONNECTION" };
-            // It may have gone by itself.
-            if sqlx::raw_sql(sqlx::AssertSqlSafe(format!("KILL {what} {id}"))).execute(trial.scene.source.admin()).await.is_ok() {
-                killed += 1;
-                at_work += u32::from(is_at_work);
-            }
+    // Each kill waits until the one before is got over, however slow the machine is: the pauses grow with every poll that fails, up to a minute, and
+    // they were all that kills by the clock would meet in the end. Only at first some come in a row, within the same long poll.
+    for kill in 0..14 {
+        trial.kill_one(if kill % 3 == 2 { AtWork::Perhaps } else { AtWork::Surely }, &mut random).await;
+        let arrived = trial.arrived().await;
+        trial.rows(200).await;
+        if kill < 3 {
+            trial.wait_until_arrived(arrived + 1, "after a kill in the first poll").await;
+        } else {
+            trial.wait_until_arrived(i64::from(trial.steps) * 8, "after a kill").await;
+            trial.wait_until_polled().await;
         }
-        if random.random_bool(0.05) {
-            trial.rows(200).await;
-        }
-        sleep(Duration::from_millis(random.random_range(0..20))).await;
     }
-    println!("{killed} kills, {at_work} of them within a query");
     trial.rows(200).await;
     trial.scene.wait_until_equal("after the kills").await;
     assert!(!daemon.ended());

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod support;
+#[path = "status/truth.rs"]
+mod truth;
 
 use std::{
     io::{Read as _, Write as _},
@@ -59,9 +61,13 @@ impl Scene {
     }
 
     fn get(&self, path: &str, header: &str) -> (u16, String) {
+        self.get_as("localhost", path, header)
+    }
+
+    fn get_as(&self, host: &str, path: &str, header: &str) -> (u16, String) {
         let mut line = TcpStream::connect(self.page).unwrap();
         line.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        write!(line, "GET {path} HTTP/1.1\r\nHost: here\r\n{header}Connection: close\r\n\r\n").unwrap();
+        write!(line, "GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}Connection: close\r\n\r\n").unwrap();
         let mut answer = Vec::new();
         line.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8(answer).unwrap();
@@ -80,7 +86,7 @@ impl Scene {
             if is_so(&status) {
                 return status;
             }
-            assert!(began.elapsed() < Duration::from_mins(1), "{status}");
+            assert!(began.elapsed() < Duration::from_mins(3), "{status}");
             sleep(Duration::from_millis(100)).await;
         }
     }
@@ -124,7 +130,7 @@ async fn page_json_and_metrics_say_the_same_and_tell_what_is_held() {
     assert_eq!(code, 200);
     for words in [
         "packhorse on house-17",
-        "up to date, last delivery at",
+        "nothing waits, last delivery at",
         "4,950",
         "held until Node 4242 is mapped",
         "prefers-color-scheme",
@@ -174,6 +180,36 @@ async fn beyond_loopback_a_token_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_somebody_else_had_resolve_to_this_machine_reads_nothing() {
+    let scene = Scene::set().await;
+    let _daemon = scene.daemon().await;
+    for path in ["/", "/metrics", "/status.json", "/healthz"] {
+        let (code, said) = scene.get_as(&format!("rebind.example:{}", scene.page.port()), path, "");
+        assert!(code == 421 && said.contains("ask for the address itself"), "{code} {said}");
+        assert_eq!(scene.get_as(&scene.page.to_string(), path, "").0, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_taken_at_start_is_served_when_it_is_free() {
+    let scene = Scene::set().await;
+    let other = std::net::TcpListener::bind(scene.page).unwrap();
+    let log = scene.dir.path().join("log");
+    let _daemon = scene.gateway.spawn_logging(&["run"], &log);
+    let says = async |words: &str| {
+        let began = Instant::now();
+        while !std::fs::read_to_string(&log).unwrap_or_default().contains(words) {
+            assert!(began.elapsed() < Duration::from_mins(2), "it does not say {words:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    says("the status page cannot be served: it is tried again").await;
+    drop(other);
+    says("the status page is served").await;
+    assert_eq!(scene.get("/healthz", "").0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heads_of_10_mb_and_500_open_connections_hold_up_nothing() {
     let scene = Scene::set().await;
     let _daemon = scene.daemon().await;
@@ -200,6 +236,17 @@ async fn heads_of_10_mb_and_500_open_connections_hold_up_nothing() {
     let comparison = compare(&scene.source, scene.central.database()).await;
     assert_eq!(comparison.readings.duplicated, 0);
     drop(open);
+    // And 500 that want the whole page, and are in no hurry to read it.
+    let asked: Vec<_> = (0..500)
+        .map(|_| {
+            let mut line = TcpStream::connect(scene.page).unwrap();
+            let _ = line.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            line
+        })
+        .collect();
+    scene.source.run("INSERT INTO Reading (time, nodeId, type, value) VALUES ('2026-02-01', 1, 0, 5)").await;
+    scene.until(|status| status["destinations"][0]["streams"][0]["acked"] == 4_951).await;
+    drop(asked);
     for bad in [
         "DELETE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
@@ -239,11 +286,17 @@ async fn the_page_in_chromium_holds_what_it_should_and_nothing_is_wider_than_the
         assert!(std::fs::metadata(&picture).unwrap().len() > 20_000, "{} is empty", picture.display());
         let dom = chromium(&url, dark, &["--dump-dom", "--virtual-time-budget=3000"]);
         assert!(dom.contains(&format!("data-width=\"{width}\" data-content=\"{width}\"")), "wider than {width}: {dom:.600}");
+        // A table for whoever hears it, however its cells are laid out: what is written, and what the browser makes of it.
+        let roles = "table table table, thead rowgroup rowgroup, tr row row, th columnheader columnheader, tbody rowgroup rowgroup, td cell cell";
+        assert!(dom.contains(&format!("data-roles=\"{roles}\"")), "{width}: {dom:.900}");
     }
     let page = format!("http://{}/", scene.page);
     let dom = chromium(&page, &[], &["--dump-dom", "--virtual-time-budget=12000"]);
     assert!(dom.contains("waiting for the link since") && dom.contains("12,403 readings"), "{dom}");
     assert_eq!(dom.matches("<main").count(), 1, "the newest content took the place of the old");
+    let dom = chromium(&format!("http://{}/keys", frame.addr), &[], &["--dump-dom", "--virtual-time-budget=15000"]);
+    assert!(dom.contains("data-at=\"true true status \""), "nothing is news, and who has come somewhere stays there: {dom}");
+    let dom = chromium(&page, &[], &["--dump-dom", "--virtual-time-budget=12000"]);
     // Who does not see it: each picture has words, each table heads, each part a name.
     let pictures = dom.matches("<svg").count();
     assert!(pictures >= 15 && dom.matches("role=\"img\" aria-label=\"").count() == pictures, "{pictures} pictures");
@@ -255,7 +308,9 @@ async fn the_page_in_chromium_holds_what_it_should_and_nothing_is_wider_than_the
 fn chromium(url: &str, flags: &[&str], more: &[&str]) -> String {
     let profile = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new("chromium");
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]).args(flags).args(more);
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]);
+    // Tells what a screen reader is told.
+    command.arg("--enable-blink-features=ComputedAccessibilityInfo").args(flags).args(more);
     command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -293,11 +348,23 @@ impl Frame {
                 "<!doctype html><meta name=\"color-scheme\" content=\"light dark\"><body style=\"margin:0\">\
                  <iframe src=\"/page\" style=\"border:0;width:{width}px;height:3200px\" onload=\"\
                  const root = this.contentDocument.documentElement;\
-                 document.body.dataset.width = root.clientWidth; document.body.dataset.content = root.scrollWidth;\"></iframe>"
+                 document.body.dataset.width = root.clientWidth; document.body.dataset.content = root.scrollWidth;\
+                 const parts = [...this.contentDocument.querySelectorAll('table, thead, tbody, tr, th, td')];\
+                 const roles = parts.map((part) => [part.localName, part.getAttribute('role'), part.computedRole].join(' '));\
+                 document.body.dataset.roles = [...new Set(roles)].join(', ');\"></iframe>"
             ),
-            _ if path == "/page" => {
+            // Somebody has come to the second chart by the keyboard: where are they when the content has been replaced?
+            None if path == "/keys" => "<!doctype html><body><iframe src=\"/page\" onload=\"\
+                 const page = this.contentDocument; const second = page.querySelectorAll('details')[1];\
+                 page.querySelector('main').dataset.old = 'yes'; second.open = true; second.querySelector('summary').focus();\
+                 const timer = setInterval(() => { if (page.querySelector('main').dataset.old) return; clearInterval(timer);\
+                 const at = page.activeElement.parentElement; const news = page.querySelector('#news');\
+                 document.body.dataset.at = [at.id === second.id, at.open, news.getAttribute('role'), news.textContent].join(' '); }, 100);\
+                 \"></iframe>"
+                .to_owned(),
+            None if path == "/page" || path == "/" => {
                 let mut up = TcpStream::connect(page).unwrap();
-                up.write_all(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
+                up.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
                 let mut answer = String::new();
                 up.read_to_string(&mut answer).unwrap();
                 answer.split_once("\r\n\r\n").unwrap().1.to_owned()

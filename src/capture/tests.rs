@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, path::Path};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -252,7 +252,7 @@ fn outbox(dir: &Path) -> Outbox {
     Outbox::open(dir, &OpenOptions { destination: "here".into(), source: SourceId(1), epoch: Epoch(1) }).unwrap()
 }
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         poll_interval: Duration::from_secs(10),
         settle: Duration::from_secs(2),
@@ -264,6 +264,7 @@ fn options() -> Options {
         start: Start::Beginning,
         sent_before: false,
         sending: Sending::On,
+        intake: Arc::default(),
         clock: || Micros(NOW * 1_000_000),
     }
 }
@@ -384,6 +385,26 @@ async fn a_source_that_is_away_is_waited_for() {
     let options = options();
     let (result, ()) = tokio::join!(run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop), arrived);
     result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_is_known_when_the_end_was_reached_and_not_while_a_table_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let now = Micros(NOW * 1_000_000);
+    let mut source = Scripted::new((1..50).map(|second| (NOW - 1_000 + second, 5, 0, None)).collect());
+    source.bad_second = Some(NOW - 970);
+    assert!(catch_up(&mut source, &outbox, &options()).await.is_err());
+    assert_eq!(outbox.lag(now), None);
+    source.bad_second = None;
+    catch_up(&mut source, &outbox, &options()).await.unwrap();
+    let minute = Duration::from_mins(1);
+    assert_eq!(outbox.lag(now), Some(options().settle));
+    // The source goes away.
+    source.failures =
+        std::iter::repeat_with(|| SourceError::Unreachable { advice: "away".into(), cause: None }).take(50).collect();
+    assert!(catch_up(&mut source, &outbox, &options()).await.is_err());
+    assert_eq!(outbox.lag(Micros(now.0 + 60_000_000)), Some(options().settle + minute));
 }
 
 #[tokio::test(start_paused = true)]
@@ -554,4 +575,54 @@ async fn while_the_outbox_is_full_again_and_again_the_streams_take_turns() {
         ended = run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop) => panic!("{:?}", ended.map(|_| ())),
     };
     assert!(before_state.is_some_and(|readings| readings <= 7 * 10), "{before_state:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_away_and_a_disk_without_room_are_published_and_their_end_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, intake, stop) = (outbox(dir.path()), Arc::<Intake>::default(), CancellationToken::new());
+    let away = || SourceError::Unreachable { advice: "away".into(), cause: None };
+    let mut source = Scripted { failures: (0..5).map(|_| away()).collect(), ..Scripted::new(many()) };
+    let seen = Arc::clone(&intake);
+    let until = async |is_so: fn(&intake::Flow) -> bool| {
+        while !is_so(&seen.flow()) {
+            sleep(Duration::from_millis(50)).await;
+        }
+        seen.flow()
+    };
+    let options = Options { intake: Arc::clone(&intake), disk_reserve_bytes: u64::MAX, ..options() };
+    let capturing = run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop);
+    let watching = async {
+        let intake::Flow::Halted(halt) = until(|flow| *flow != intake::Flow::Untried).await else { panic!("it was away") };
+        assert_eq!((halt.cause, halt.text.ends_with("away")), (intake::Cause::Source, true), "{halt:?}");
+        let is_room = |flow: &intake::Flow| matches!(flow, intake::Flow::Halted(halt) if halt.cause == intake::Cause::Room);
+        let intake::Flow::Halted(halt) = until(is_room).await else { panic!("there is no room") };
+        assert_eq!(halt.text, "the disk has less free than disk_reserve");
+        stop.cancel();
+    };
+    tokio::join!(capturing, watching).0.unwrap();
+    let stop = CancellationToken::new();
+    let options = Options { disk_reserve_bytes: 0, ..options };
+    let capturing = run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop);
+    let watching = async {
+        until(|flow| *flow == intake::Flow::Goes).await;
+        stop.cancel();
+    };
+    tokio::join!(capturing, watching).0.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_is_trouble_since_it_was_met_and_not_since_the_last_poll() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, intake, stop) = (outbox(dir.path()), Arc::<Intake>::default(), CancellationToken::new());
+    let mut source = Scripted { bad_second: Some(5), states: vec![1, 2, 3], ..Scripted::new(many()) };
+    let options = Options { intake: Arc::clone(&intake), ..options() };
+    let capturing = run(&mut source, &outbox, &options, Until::Stopped, retry(), &stop);
+    let watching = async {
+        sleep(Duration::from_mins(30)).await;
+        stop.cancel();
+    };
+    tokio::join!(capturing, watching).0.unwrap();
+    let halt = intake.halt().unwrap();
+    assert!(halt.cause == intake::Cause::SourceNeedsAHuman && halt.lasts() > Duration::from_mins(29), "{halt:?}");
 }

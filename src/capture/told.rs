@@ -1,20 +1,24 @@
-//! What capture says in the log, once for each reason.
+//! What capture says: in the log, once for each reason, and to those who look at it, at once.
 //!
 //! The one rule: what is told as an end of trouble is told when the first thing works again, not when everything is done. An outbox that is drained
 //! page by page is full again at once: that is told once, as long as it goes on.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{outbox::Outbox, ports::SourceError};
+use super::{Intake, Options, Until};
+use crate::{domain::Micros, outbox::Outbox, ports::SourceError};
 
 /// A pause that comes again within so long after the one before is not told.
 const QUIET: Duration = Duration::from_mins(10);
 
-/// What the log was told last.
-#[derive(Debug, Default)]
+/// What was told last.
+#[derive(Debug)]
 pub(super) struct Told {
+    intake: Arc<Intake>,
+    until: Until,
+    clock: fn() -> Micros,
     /// Why capture waits for the source.
     trouble: Option<String>,
     /// Why there is no room.
@@ -23,12 +27,46 @@ pub(super) struct Told {
     last_pause: Option<(&'static str, Instant)>,
     /// Whether the pause that lasts was told.
     said_pause: bool,
+    /// Whether the tables could be read in this poll.
+    has_read: bool,
+    /// Whether the trouble came only after that: that they can be read is then no end of it.
+    is_late: bool,
 }
 
 impl Told {
+    /// Nothing was told yet.
+    pub(super) fn new(options: &Options, until: Until) -> Self {
+        Self {
+            intake: Arc::clone(&options.intake),
+            until,
+            clock: options.clock,
+            trouble: None,
+            paused: None,
+            last_pause: None,
+            said_pause: false,
+            has_read: false,
+            is_late: false,
+        }
+    }
+
+    /// A poll begins.
+    pub(super) fn begins(&mut self) {
+        self.has_read = false;
+    }
+
     /// Capture waits for the source.
     pub(super) fn waits(&mut self, error: &SourceError) {
+        self.intake.waits(error, (self.clock)());
+        self.is_late = self.has_read;
         let text = error.to_string();
+        match self.until {
+            Until::Stopped => {}
+            // Whoever waits for the end is told if it stays.
+            Until::CaughtUp => {
+                tracing::debug!(error = text, "capture tries again");
+                return;
+            }
+        }
         if self.trouble.as_ref() == Some(&text) {
             return;
         }
@@ -40,8 +78,18 @@ impl Told {
         self.trouble = Some(text);
     }
 
-    /// Every table could be read.
+    /// Every table could be read in this poll, as far as it has come.
+    pub(super) fn reads(&mut self, outbox: &Outbox) {
+        self.has_read = true;
+        if !self.is_late {
+            self.source_is_back(outbox);
+        }
+    }
+
+    /// Everything could be read.
     pub(super) fn source_is_back(&mut self, outbox: &Outbox) {
+        self.is_late = false;
+        self.intake.reads();
         if self.trouble.take().is_some() {
             tracing::info!(outbox = %outbox.path().display(), "the source is back");
         }
@@ -49,6 +97,7 @@ impl Told {
 
     /// There is no room.
     pub(super) fn pauses(&mut self, outbox: &Outbox, why: &'static str) {
+        self.intake.pauses(why, (self.clock)());
         if self.notes_pause(why, Instant::now()) {
             tracing::warn!(outbox = %outbox.path().display(), why, "capture pauses; the source keeps the rows");
         }
@@ -56,6 +105,7 @@ impl Told {
 
     /// Rows enter.
     pub(super) fn goes_on(&mut self, outbox: &Outbox) {
+        self.intake.has_room();
         if self.notes_room() {
             tracing::info!(outbox = %outbox.path().display(), "capture goes on");
         }
@@ -92,7 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_and_its_end_are_told_once_also_while_they_take_turns() {
-        let (mut told, begin) = (Told::default(), Instant::now());
+        let (mut told, begin) = (Told::new(&crate::capture::tests::options(), Until::Stopped), Instant::now());
         let at = |minutes| begin + Duration::from_mins(minutes);
         assert!(!told.notes_room(), "nothing had paused");
         assert!(told.notes_pause("full", at(0)));

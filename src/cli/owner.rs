@@ -12,6 +12,11 @@ use rustix::{
 
 use super::CliError;
 
+/// Whether a directory is there and belongs to whom we act as.
+pub(super) fn owns(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.uid() == geteuid().as_raw())
+}
+
 /// For good, where we are root and the directory is there and another user's.
 pub(super) fn become_owner_of(data_dir: &Path) -> Result<(), CliError> {
     let Ok(found) = fs::metadata(data_dir) else { return Ok(()) };

@@ -34,6 +34,13 @@ impl Write for BesideTheBar {
     }
 }
 
+/// Takes the bar away, where there is one: the program ends.
+pub fn clear() {
+    if let Some(bar) = BAR.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        bar.finish_and_clear();
+    }
+}
+
 /// Shows a growing number.
 #[derive(Debug)]
 pub struct Progress {

@@ -4,6 +4,7 @@
 //! over its socket, and only where none runs the files are opened; damaged ones are looked at as a copy.
 
 pub mod compact;
+mod copy;
 pub mod drop;
 pub mod export;
 pub mod list;
@@ -86,6 +87,24 @@ pub fn run(args: &QueueArgs, context: &Context) -> Result<Exit, CliError> {
 
 fn cannot_look(data_dir: &Path, cause: io::Error) -> CliError {
     CliError::Failed { what: format!("cannot look into data_dir {}", data_dir.display()), cause: Some(cause.into()) }
+}
+
+/// Does the same for each destination: one that is in trouble holds up no other. Its trouble is the command's own when all are done.
+pub(super) fn each<'d>(
+    destinations: impl IntoIterator<Item = &'d Destination>,
+    mut one: impl FnMut(&'d Destination) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let mut first = Ok(());
+    for destination in destinations {
+        match one(destination) {
+            Ok(()) => {}
+            // Nobody listens any more, or nobody answers.
+            Err(error @ (CliError::Output(_) | CliError::Unreachable { .. } | CliError::Config(_))) => return Err(error),
+            Err(error) if first.is_ok() => first = Err(error),
+            Err(error) => tracing::error!(destination = destination.name, error = crate::chain(&error), "not done"),
+        }
+    }
+    first
 }
 
 /// Outboxes of no configured destination: the rows in them wait for ever.

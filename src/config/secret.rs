@@ -110,9 +110,13 @@ pub(super) fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Whether every user of the machine can read the file.
+/// Whether every user of the machine can read the file: they may, and they get to it.
 pub(super) fn world_readable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o004 != 0)
+    const OTHERS_READ: u32 = 0o004;
+    const OTHERS_ENTER: u32 = 0o001;
+    let allows = |path: &Path, right: u32| fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & right != 0);
+    let Ok(path) = fs::canonicalize(path) else { return false };
+    path.is_file() && allows(&path, OTHERS_READ) && path.ancestors().skip(1).all(|folder| allows(folder, OTHERS_ENTER))
 }
 
 #[cfg(test)]
@@ -144,5 +148,19 @@ mod tests {
     #[test]
     fn a_device_is_not_read() {
         assert!(read_file(Path::new("/dev/zero")).is_err());
+    }
+    #[test]
+    fn a_file_in_a_folder_that_others_cannot_enter_is_not_theirs_to_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        fs::write(&file, "hunter2\n").unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for (folder, of_file, readable) in
+            [(0o755, 0o644, true), (0o2750, 0o644, false), (0o755, 0o640, false), (0o711, 0o604, true), (0o700, 0o666, false)]
+        {
+            mode(dir.path(), folder);
+            mode(&file, of_file);
+            assert_eq!(world_readable(&file), readable, "{folder:o} {of_file:o}");
+        }
     }
 }

@@ -9,7 +9,10 @@ use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::status::board::{Board, Desk};
+use crate::{
+    capture::intake::Cause,
+    status::board::{Board, Desk},
+};
 
 /// How long a pipeline may take until it gets to opening its outbox.
 pub(super) const BEGINNING_MAX: Duration = Duration::from_hours(1);
@@ -118,5 +121,10 @@ fn line(desk: &Desk) -> String {
     } else {
         ""
     };
-    format!("{}: {} rows wait{parked}{trouble}", desk.name, snapshot.pending())
+    let halted = match desk.intake.halt().map(|halt| halt.cause) {
+        None => "",
+        Some(Cause::Source | Cause::SourceNeedsAHuman) => ", the source cannot be read",
+        Some(Cause::Room) => ", capture pauses",
+    };
+    format!("{}: {} rows wait{parked}{trouble}{halted}", desk.name, snapshot.pending())
 }

@@ -114,7 +114,13 @@ fn unreachable_because(error: &io::Error, place: &Place) -> String {
 fn refused(number: u16, message: &str, place: &Place, cause: Option<Box<dyn Error + Send + Sync>>) -> SourceError {
     let Place { server, user, database } = place;
     match number {
-        1045 => SourceError::Denied { advice: format!("{message}; check user and password of the url"), cause },
+        1045 => SourceError::Denied {
+            advice: format!(
+                "{message}; check the user and the password, and whether this user may log in from there \
+                 (GRANT SELECT ON {database}.* TO 'user'@'host')"
+            ),
+            cause,
+        },
         1698 => SourceError::Denied {
             advice: format!(
                 "{message}; this user may log in only through the operating system: \
@@ -135,6 +141,11 @@ fn refused(number: u16, message: &str, place: &Place, cause: Option<Box<dyn Erro
                 table(message),
                 account(message, user)
             ),
+            cause,
+        },
+        // MariaDB's number and MySQL's.
+        4151 | 3118 => SourceError::Denied {
+            advice: format!("{message}; run as an administrator: ALTER USER {} ACCOUNT UNLOCK", account(message, user)),
             cause,
         },
         1129 | 1130 => SourceError::Denied { advice: format!("{message}; {server} does not accept this host"), cause },
@@ -204,7 +215,7 @@ mod tests {
             SourceError::Row { .. } => "row",
             SourceError::Query { .. } => "query",
         };
-        for number in [1044, 1045, 1130, 1142, 1143, 1698] {
+        for number in [1044, 1045, 1130, 1142, 1143, 1698, 3118, 4151] {
             assert_eq!(variant(number), "denied", "{number}");
         }
         for number in [1049, 1054, 1146] {

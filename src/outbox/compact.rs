@@ -74,15 +74,16 @@ pub(super) fn live_bytes(store: &Store, max: u64) -> Result<u64, StoreError> {
     Ok(bytes)
 }
 
-/// Makes a copy of a store beside it, complete and checked, and not yet the one in use. Nobody may write meanwhile.
+/// Makes a copy of a store beside it, complete and checked, and not yet the one in use. Nobody may write meanwhile. After each commit it tells
+/// how many bytes of keys and values are copied.
 ///
 /// # Errors
 /// The old store is as it was, and what was begun of the new one is removed.
-pub(super) fn copy(outbox: &Path, old: &Store, writer: &Writer) -> Result<Store, StoreError> {
+pub(super) fn copy(outbox: &Path, old: &Store, writer: &Writer, tell: &dyn Fn(u64)) -> Result<Store, StoreError> {
     let number = data_dir::stores(outbox)?.iter().filter_map(|path| data_dir::store_number(path)).max().unwrap_or(0) + 1;
     let path = data_dir::store_path(outbox, number);
     let making = path.with_extension("making");
-    let made = make(outbox, old, writer, &making, &path);
+    let made = make(outbox, old, writer, (&making, &path), tell);
     if made.is_err() {
         // What remains of it is removed at the next opening.
         let _ = std::fs::remove_dir_all(&making);
@@ -91,20 +92,28 @@ pub(super) fn copy(outbox: &Path, old: &Store, writer: &Writer) -> Result<Store,
     made
 }
 
-fn make(outbox: &Path, old: &Store, writer: &Writer, making: &Path, path: &Path) -> Result<Store, StoreError> {
+fn make(
+    outbox: &Path,
+    old: &Store,
+    writer: &Writer,
+    (making, path): (&Path, &Path),
+    tell: &dyn Fn(u64),
+) -> Result<Store, StoreError> {
     remove_folder(making)?;
     let new = Store::open(making)?;
-    let (mut change, mut bytes) = (Change::default(), 0);
+    let (mut change, mut bytes, mut copied_bytes) = (Change::default(), 0, 0);
     for entry in old.scan(&[], &[])? {
         let (key, value) = entry?;
         bytes += key.len() + value.len();
         change.put(key, value);
         if bytes >= COMMIT_BYTES {
             new.commit(std::mem::take(&mut change))?;
-            bytes = 0;
+            copied_bytes += std::mem::take(&mut bytes) as u64;
+            tell(copied_bytes);
         }
     }
     new.commit(change)?;
+    tell(copied_bytes + bytes as u64);
     drop(new);
     edge::pass("compact:filled");
     let name = old.path().file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -97,6 +97,11 @@ impl StreamState {
         self.next.since(self.cursor)
     }
 
+    /// Records that were captured: what was appended but for rows that had been set aside and returned.
+    pub fn captured(&self) -> u64 {
+        self.next.0.saturating_sub(self.returned)
+    }
+
     /// Records that are set aside now.
     pub fn parked_now(&self) -> u64 {
         self.parked_ever - self.returned - self.discarded

@@ -58,6 +58,20 @@ fn try_open(outbox: &Path, options: &OpenOptions) -> Result<(Store, Writer), Sto
     rebuild(outbox, options, sidecar.as_ref(), &damage)
 }
 
+/// Opens the store in use, if there is one, and makes none: for those who come while nobody runs. What [`open`] would set aside is damaged for
+/// them as well.
+pub(super) fn open_existing(outbox: &Path) -> Result<Option<(Store, Writer)>, StoreError> {
+    let sidecar = Sidecar::read(outbox)?;
+    let what = match in_use(outbox, sidecar.as_ref())? {
+        Found::Whole(store, writer) => return Ok(Some((store, *writer))),
+        Found::Nothing if sidecar.is_none() && !was_in_use(outbox)? => return Ok(None),
+        Found::Nothing if sidecar.is_none() => "its store and its sidecar are gone".to_owned(),
+        Found::Nothing => "there is a sidecar and no store".to_owned(),
+        Found::Contradicted { what, .. } => what,
+    };
+    Err(StoreError::Damaged { path: outbox.into(), what })
+}
+
 /// What is in use.
 enum Found {
     Nothing,

@@ -1,8 +1,8 @@
 //! What can still be read of an outbox that does not open: on a copy, because opening writes.
 //!
-//! The copy is opened as a store first, without holding it to its counts. Where even that fails, its file is searched for chunks, which say
-//! themselves what they are and are checksummed. Which of them had been delivered already is then known from the sidecar alone, up to a
-//! minute late.
+//! The copy is opened as a store first, without holding it to its counts. Where even that fails, or where it opens as less than the sidecar knows
+//! of, its file is searched for chunks, which say themselves what they are and are checksummed. Which of them had been delivered already is then
+//! known from the sidecar alone, up to a minute late.
 //!
 //! The one rule: the damaged files are only read.
 
@@ -18,7 +18,7 @@ use super::{
     data_dir,
     format::{self, Parked, StreamState},
     parked,
-    sidecar::Sidecar,
+    sidecar::{self, Bound, Sidecar},
     store::{Store, StoreError, io_error},
 };
 use crate::{
@@ -38,6 +38,7 @@ pub struct Remains {
     /// What the sidecar knows.
     epoch: Option<Epoch>,
     cursors: [Seq; Stream::ALL.len()],
+    ends: [Seq; Stream::ALL.len()],
     /// Values that cannot be understood.
     lost: u64,
     copy: PathBuf,
@@ -80,14 +81,18 @@ impl Remains {
             None => data_dir::stores(outbox)?.pop(),
         };
         let copy = scratch.join(format!("packhorse-copy-{}-{:08x}", std::process::id(), rand::random::<u32>()));
-        let cursors = Stream::ALL
-            .map(|stream| sidecar.as_ref().map_or(Seq(0), |sidecar| sidecar.streams[usize::from(stream.number())].cursor));
+        let known = |of: fn(&Bound) -> Seq| {
+            Stream::ALL
+                .map(|stream| sidecar.as_ref().map_or(Seq(0), |sidecar| of(&sidecar.streams[usize::from(stream.number())])))
+        };
+        let (cursors, ends) = (known(|bound| bound.cursor), known(|bound| bound.next));
         let mut remains = Self {
             origin: Origin::Nothing,
             chunks: BTreeMap::new(),
             parked: Vec::new(),
             epoch: sidecar.map(|sidecar| sidecar.meta.epoch),
             cursors,
+            ends,
             lost: 0,
             copy: copy.clone(),
         };
@@ -97,17 +102,44 @@ impl Remains {
             Ok(store) => {
                 if remains.index(&store).is_ok() {
                     remains.origin = Origin::Store(store);
-                    return Ok(remains);
+                } else {
+                    remains.chunks.clear();
+                    remains.parked.clear();
                 }
-                drop(store);
             }
             Err(StoreError::Io { context, cause }) => return Err(StoreError::Io { context, cause }),
             Err(_) => {}
         }
         // Opening the first copy may have changed it.
         let file = store.join("db");
-        remains.search(&file).map_err(io_error(format!("reading {}", file.display())))?;
+        let is_all = matches!(remains.origin, Origin::Store(_)) && !remains.is_short();
+        if !is_all && file.is_file() {
+            remains.search_for_more(&file).map_err(io_error(format!("reading {}", file.display())))?;
+        }
         Ok(remains)
+    }
+
+    /// Whether there should be more than was found: sled opens a damaged log as what it held before the damage.
+    fn is_short(&self) -> bool {
+        Stream::ALL.into_iter().any(|stream| {
+            let end = self.chunks.range((stream, Seq(0))..=(stream, Seq(u64::MAX))).next_back();
+            let end =
+                end.map_or(self.cursors[usize::from(stream.number())], |((_, first), found)| first.plus(u64::from(found.rows)));
+            end < self.ends[usize::from(stream.number())]
+        })
+    }
+
+    /// Searches a file, and takes what it holds where that is more. Parked rows are only known by a store.
+    fn search_for_more(&mut self, file: &Path) -> io::Result<()> {
+        let rows = |chunks: &BTreeMap<_, Found>| chunks.values().map(|found| u64::from(found.rows)).sum::<u64>();
+        let of_store = std::mem::take(&mut self.chunks);
+        let file = self.search(file)?;
+        if matches!(self.origin, Origin::Nothing) || rows(&self.chunks) > rows(&of_store) {
+            self.origin = Origin::File(file);
+        } else {
+            self.chunks = of_store;
+        }
+        Ok(())
     }
 
     /// Why this is not all, for people.
@@ -207,9 +239,7 @@ impl Remains {
     }
 
     /// Searches a file for chunks.
-    fn search(&mut self, path: &Path) -> io::Result<()> {
-        self.chunks.clear();
-        self.parked.clear();
+    fn search(&mut self, path: &Path) -> io::Result<File> {
         let mut file = File::open(path)?;
         let mut window = Vec::new();
         let mut begins = 0;
@@ -235,8 +265,7 @@ impl Remains {
             begins += at as u64;
             window.drain(..at);
         }
-        self.origin = Origin::File(file);
-        Ok(())
+        Ok(file)
     }
 }
 
@@ -249,6 +278,25 @@ impl Drop for Remains {
             tracing::warn!(copy = %self.copy.display(), %error, "the copy of the damaged outbox could not be removed");
         }
     }
+}
+
+/// Copies what it takes to open an outbox into a folder that is there; `false`, and nothing is copied, where that is more than so many bytes.
+pub fn copy_outbox(outbox: &Path, to: &Path, bytes_max: u64) -> io::Result<bool> {
+    let stores = data_dir::stores(outbox).map_err(io::Error::other)?;
+    let sizes = stores.iter().flat_map(|store| store.read_dir().into_iter().flatten().flatten());
+    if sizes.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum::<u64>() > bytes_max {
+        return Ok(false);
+    }
+    for name in ["CURRENT", sidecar::NAME] {
+        match std::fs::copy(outbox.join(name), to.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    for store in stores {
+        copy_files(&store, &to.join(store.file_name().unwrap_or_default()))?;
+    }
+    Ok(true)
 }
 
 fn copy_files(from: &Path, to: &Path) -> io::Result<()> {

@@ -31,7 +31,7 @@ use crate::{
     edge,
 };
 
-const NAME: &str = "sidecar";
+pub(super) const NAME: &str = "sidecar";
 const MAGIC: [u8; 2] = *b"PS";
 const VERSION: u8 = 2;
 
@@ -244,6 +244,17 @@ impl Keeper {
         if begun && is_same && self.at.elapsed() < LAG_MAX {
             return;
         }
+        self.write(outbox, writer);
+    }
+
+    /// When the outbox is closed.
+    pub(super) fn finish(&mut self, outbox: &Path, writer: &Writer) {
+        if self.written != writer.sidecar() {
+            self.write(outbox, writer);
+        }
+    }
+
+    fn write(&mut self, outbox: &Path, writer: &Writer) {
         match writer.sidecar().write(outbox) {
             Ok(()) => *self = Self::new(writer),
             Err(error) => {

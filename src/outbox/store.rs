@@ -171,6 +171,11 @@ impl Store {
         self.path.parent().map_or(Ok(()), sync_path)
     }
 
+    /// Whether no commit of it has failed.
+    pub(super) fn is_well(&self) -> bool {
+        !self.failed.load(Ordering::Acquire)
+    }
+
     /// From here on it answers only `Closed`, as after an error of its own.
     pub(super) fn give_up(&self) {
         self.failed.store(true, Ordering::Release);

@@ -9,12 +9,11 @@ mod verbs;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
 };
 
 use super::{
-    Batch, Captured, SetAside, Snapshot, data_dir,
+    Batch, Captured, SetAside, Snapshot,
     format::{self, CreateIntent, Intent, Meta, Notes, Reason, StreamState},
     ledger::{self, LedgerChange, LedgerState, Repeats},
     parked::{self, HeldRows},
@@ -59,14 +58,6 @@ pub(super) struct Writer {
     intents: [Option<Intent>; Stream::ALL.len()],
     create_intent: Option<CreateIntent>,
     notes: Notes,
-}
-
-/// Opens the store in use, if there is one, and nothing else: for those who only look.
-pub(super) fn open_existing(outbox: &Path) -> Result<Option<(Store, Writer)>, StoreError> {
-    let Some(path) = data_dir::current(outbox)? else { return Ok(None) };
-    let store = Store::open(&path)?;
-    let writer = Writer::load(&store)?;
-    Ok(Some((store, writer)))
 }
 
 impl Writer {

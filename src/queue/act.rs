@@ -3,9 +3,11 @@
 //!
 //! The one rule: what changes is changed a step at a time, with a rest after it beside the loops. How much is parked bounds nothing here.
 
-use std::path::Path;
+use std::{path::Path, pin::pin};
 
-use super::{Answer, Answers, Filter, QueueError, Run, Steps, Surroundings, Told};
+use tokio::sync::watch;
+
+use super::{Answer, Answers, Beside, Filter, QueueError, Run, Surroundings, Told};
 use crate::{
     config::units,
     domain::Micros,
@@ -20,6 +22,9 @@ use crate::{
 const PAGE_CHUNKS: usize = 32;
 /// Chunks that are changed at a time: one commit.
 const STEP_CHUNKS: usize = 16;
+
+/// In what is told how far compaction is.
+const KIB: u64 = 1 << 10;
 
 /// Whether an operator paused the sending of an outbox.
 pub fn is_paused(folder: &Path) -> bool {
@@ -52,12 +57,11 @@ pub(super) fn rows_of(picks: &[Pick]) -> u64 {
 }
 
 /// How many parked rows are meant.
-pub(super) async fn count(outbox: &Outbox, filter: &Filter, steps: &mut Steps, answers: &Answers) -> Result<u64, QueueError> {
+pub(super) async fn count(outbox: &Outbox, filter: &Filter, beside: &Beside, answers: &Answers) -> Result<u64, QueueError> {
     let mut rows = 0;
     let mut place = Some(ParkedPlace::new());
     while let Some(from) = place {
-        steps.next().await;
-        let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
+        let (chunks, next) = beside.step(outbox.parked_rows(from, PAGE_CHUNKS)).await?;
         rows += meant(filter, chunks).iter().map(|chunk| chunk.pick.rows.len() as u64).sum::<u64>();
         answers.give(Answer::Progress(rows, None)).await?;
         place = next;
@@ -75,9 +79,21 @@ pub(super) fn changed_meanwhile(picked: u64, taken: u64) -> String {
     }
 }
 
-/// Makes the files as small as what they hold. Capture and acks wait meanwhile, as when a daemon does it by itself.
+/// Makes the files as small as what they hold. Capture and acks wait meanwhile, as when a daemon does it by itself. Tells how
+/// many KiB are copied.
 pub async fn compact(outbox: &Outbox, answers: &Answers) -> Result<(), QueueError> {
-    let compacted = outbox.compact().await?;
+    let (far, mut seen) = watch::channel((0, 0));
+    let mut work = pin!(outbox.compact(move |copied, all| _ = far.send_replace((copied, all))));
+    // Who does not read is not waited for: it goes on by itself.
+    let compacted = loop {
+        tokio::select! {
+            compacted = &mut work => break compacted?,
+            Ok(()) = seen.changed() => {
+                let (copied, all) = *seen.borrow_and_update();
+                answers.give(Answer::Progress(copied / KIB, Some(all / KIB))).await?;
+            }
+        }
+    };
     let [before, after] = [compacted.bytes_before, compacted.bytes_after].map(units::show_bytes);
     let text = format!("{before} before, {after} now");
     answers.give(Answer::Told(Told { text, rows: 0, wrong: Vec::new() })).await
@@ -88,12 +104,11 @@ pub async fn retry(
     outbox: &Outbox,
     filter: &Filter,
     run: Run,
-    around: Surroundings,
+    around: Surroundings<'_>,
     answers: &Answers,
 ) -> Result<(), QueueError> {
-    let mut steps = Steps::new(around.beside);
     if run == Run::Dry {
-        let rows = count(outbox, filter, &mut steps, answers).await?;
+        let rows = count(outbox, filter, around.beside, answers).await?;
         let text = format!("{rows} parked rows would be tried again");
         return answers.give(Answer::Told(Told { text, rows, wrong: Vec::new() })).await;
     }
@@ -101,13 +116,11 @@ pub async fn retry(
     let end = outbox.snapshot().notes.next_parked;
     let mut place = Some(ParkedPlace::new());
     while let Some(from) = place {
-        steps.next().await;
-        let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
+        let (chunks, next) = around.beside.step(outbox.parked_rows(from, PAGE_CHUNKS)).await?;
         let picks: Vec<Pick> =
             meant(filter, chunks).into_iter().map(|chunk| chunk.pick).filter(|pick| pick.is_before(end)).collect();
         for some in picks.chunks(STEP_CHUNKS) {
-            steps.next().await;
-            taken += outbox.take(some, Fate::Return).await?;
+            taken += around.beside.step(outbox.take(some, Fate::Return)).await?;
             picked += rows_of(some);
             answers.give(Answer::Progress(picked, None)).await?;
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use self::file::{ExportError, Part, Whole};
 use super::{
-    Answer, Answers, FailureKind, Filter, QueueError, Run, Steps, Surroundings, Told,
+    Answer, Answers, Beside, FailureKind, Filter, QueueError, Run, Surroundings, Told,
     act::{changed_meanwhile, count, meant, rows_of},
     off_thread,
 };
@@ -39,21 +39,20 @@ pub async fn discard(
     outbox: &Outbox,
     filter: &Filter,
     run: Run,
-    around: Surroundings,
+    around: Surroundings<'_>,
     answers: &Answers,
 ) -> Result<(), QueueError> {
-    let mut steps = Steps::new(around.beside);
     if run == Run::Dry {
-        let rows = count(outbox, filter, &mut steps, answers).await?;
+        let rows = count(outbox, filter, around.beside, answers).await?;
         let text = format!("{rows} parked rows would be exported to {} and discarded", outbox.discarded_folder().display());
         return answers.give(Answer::Told(Told { text, rows, wrong: Vec::new() })).await;
     }
-    let Some(whole) = export(outbox, filter, &mut steps, around, answers).await? else {
+    let Some(whole) = export(outbox, filter, around, answers).await? else {
         let text = "no parked row is meant by this".to_owned();
         return answers.give(Answer::Told(Told { text, rows: 0, wrong: Vec::new() })).await;
     };
     let picked = whole.rows();
-    let (whole, taken) = take(outbox, whole, &mut steps, answers).await?;
+    let (whole, taken) = take(outbox, whole, around.beside, answers).await?;
     let path = off_thread(move || Ok(whole.ended(taken))).await?;
     tracing::warn!(outbox = %outbox.path().display(), rows = taken, export = %path.display(), "an operator discarded parked rows");
     let text = format!(
@@ -68,24 +67,21 @@ pub async fn discard(
 async fn export(
     outbox: &Outbox,
     filter: &Filter,
-    steps: &mut Steps,
-    around: Surroundings,
+    around: Surroundings<'_>,
     answers: &Answers,
 ) -> Result<Option<Whole>, QueueError> {
     let folder = outbox.discarded_folder();
     let mut part = off_thread(move || Ok(Part::begin(&folder, around.now, around.disk_reserve_bytes)?)).await?;
     let mut place = Some(ParkedPlace::new());
     while let Some(from) = place {
-        steps.next().await;
-        let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
+        let (chunks, next) = around.beside.step(outbox.parked_rows(from, PAGE_CHUNKS)).await?;
         let chunks = meant(filter, chunks);
         if !chunks.is_empty() {
-            part = write(part, chunks, steps).await?;
+            part = write(part, chunks, around.beside).await?;
             answers.give(Answer::Progress(part.rows(), None)).await?;
         }
         place = next;
     }
-    steps.next().await;
     match part.rows() {
         0 => {
             off_thread(move || {
@@ -94,28 +90,26 @@ async fn export(
             })
             .await
         }
-        _ => Ok(Some(off_thread(move || Ok(part.finish()?)).await?)),
+        _ => Ok(Some(around.beside.step(off_thread(move || Ok(part.finish()?))).await?)),
     }
 }
 
 /// Writes the picked rows of a page, with what was picked.
-async fn write(mut part: Part, chunks: Vec<ParkedRows>, steps: &mut Steps) -> Result<Part, QueueError> {
+async fn write(mut part: Part, chunks: Vec<ParkedRows>, beside: &Beside) -> Result<Part, QueueError> {
     let chunks = Arc::new(chunks);
     let rows: Vec<(usize, usize)> =
         chunks.iter().enumerate().flat_map(|(place, chunk)| chunk.pick.rows.iter().map(move |row| (place, *row))).collect();
     for some in rows.chunks(STEP_ROWS) {
-        steps.next().await;
         let (chunks, some) = (Arc::clone(&chunks), some.to_vec());
-        part = off_thread(move || Ok(part.add(&chunks, &some).map(|()| part)?)).await?;
+        part = beside.step(off_thread(move || Ok(part.add(&chunks, &some).map(|()| part)?))).await?;
     }
     off_thread(move || Ok(part.note(&chunks).map(|()| part)?)).await
 }
 
 /// Drops the rows of an export; gives how many.
-async fn take(outbox: &Outbox, mut whole: Whole, steps: &mut Steps, answers: &Answers) -> Result<(Whole, u64), QueueError> {
+async fn take(outbox: &Outbox, mut whole: Whole, beside: &Beside, answers: &Answers) -> Result<(Whole, u64), QueueError> {
     let (mut taken, mut done, of) = (0, 0, whole.rows());
     loop {
-        steps.next().await;
         let picks;
         (whole, picks) = off_thread(move || {
             let read = whole.next(STEP_CHUNKS);
@@ -127,7 +121,7 @@ async fn take(outbox: &Outbox, mut whole: Whole, steps: &mut Steps, answers: &An
         if picks.is_empty() {
             return Ok((whole, taken));
         }
-        taken += outbox.take(&picks, Fate::Discard).await?;
+        taken += beside.step(outbox.take(&picks, Fate::Discard)).await?;
         done += rows_of(&picks);
         answers.give(Answer::Progress(done, Some(of))).await?;
     }

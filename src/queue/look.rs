@@ -2,22 +2,20 @@
 //!
 //! The one rule: what is looked at may be sent in the same moment. That is no damage, and no row is shown twice.
 //!
-//! Whoever reads more than one page rests before the next ([`Steps`]).
+//! Each page is a step ([`Beside::step`]), from the store to the lines of an answer, off the async threads. Who reads them is waited for in none.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{
-    Answer, Answers, Beside, Detail, Failure, FailureKind, Filter, Group, QueueError, Record, Records, Refers, Steps, Told,
-};
+use super::{Answer, Answers, Beside, Detail, Failure, FailureKind, Filter, Group, QueueError, Record, Records, Refers, Told};
 use crate::{
     domain::{Cell, Freshness, Micros, Rows, Seq, Stream},
     outbox::{Outbox, Parked, Reason, StoreError, remains::Remains, verbs::ParkedPlace},
 };
 
 /// Records that are read at a time.
-const PAGE_ROWS: usize = 4_000;
+const PAGE_ROWS: usize = 2_000;
 /// Records in one line of an answer.
 const LINE_ROWS: usize = 500;
 /// Parked chunks that are read at a time.
@@ -38,23 +36,27 @@ pub fn record(rows: &Rows, row: usize, seq: Option<Seq>) -> Record {
     Record { seq, cells, reason: None, parked_at: None }
 }
 
-/// Gives the meant ones of some rows, at most `left` of them, each line a step; gives how many.
-async fn give_rows(
-    answers: &Answers,
-    steps: &mut Steps,
-    filter: &Filter,
-    rows: &Rows,
-    left: u64,
-    as_record: impl Fn(usize) -> Record,
-) -> Result<u64, QueueError> {
+/// Does work off the async threads.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, QueueError> {
+    tokio::task::spawn_blocking(work).await.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))
+}
+
+/// The meant ones of some rows, at most `left` of them, as the lines of an answer.
+fn lines(filter: &Filter, rows: &Rows, left: u64, as_record: impl Fn(usize) -> Record) -> Vec<Records> {
     let mut places = filter.places(rows);
     places.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-    for some in places.chunks(LINE_ROWS) {
-        steps.next().await;
-        let rows = Records { stream: rows.stream(), rows: some.iter().map(|row| as_record(*row)).collect() };
-        answers.give(Answer::Records(rows)).await?;
+    let line = |some: &[usize]| Records { stream: rows.stream(), rows: some.iter().map(|row| as_record(*row)).collect() };
+    places.chunks(LINE_ROWS).map(line).collect()
+}
+
+/// Gives them, and how many rows that were.
+async fn give_lines(answers: &Answers, lines: Vec<Records>) -> Result<u64, QueueError> {
+    let mut given = 0;
+    for line in lines {
+        given += line.rows.len() as u64;
+        answers.give(Answer::Records(line)).await?;
     }
-    Ok(places.len() as u64)
+    Ok(given)
 }
 
 /// How far a walk has come, told now and then.
@@ -81,8 +83,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The records that wait.
-pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, beside: Beside, answers: &Answers) -> Result<(), QueueError> {
-    let mut steps = Steps::new(beside);
+pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, beside: &Beside, answers: &Answers) -> Result<(), QueueError> {
     let mut walk = Walk::new(answers, outbox.snapshot().pending());
     for stream in Stream::ALL.into_iter().filter(|stream| filter.takes_stream(*stream)) {
         // What comes in meanwhile is not waited for.
@@ -90,12 +91,19 @@ pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, beside: Beside, 
         let (mut from, mut left) = (Seq(0), limit);
         while left > 0 && from < end {
             let rows_max = if filter.takes_all() { left.min(PAGE_ROWS as u64) as usize } else { PAGE_ROWS };
-            steps.next().await;
-            let Some(page) = outbox.browse(stream, from, rows_max).await? else { break };
-            from = page.end();
-            let seq = |row: usize| Some(page.first.plus(row as u64));
-            left -= give_rows(answers, &mut steps, filter, &page.rows, left, |row| record(&page.rows, row, seq(row))).await?;
-            walk.went(page.rows.len() as u64).await?;
+            let step = beside.step(async {
+                let Some(page) = outbox.browse(stream, from, rows_max).await? else { return Ok(None) };
+                let filter = filter.clone();
+                let made = apart(move || {
+                    let seq = |row: usize| Some(page.first.plus(row as u64));
+                    (page.end(), page.rows.len(), lines(&filter, &page.rows, left, |row| record(&page.rows, row, seq(row))))
+                });
+                made.await.map(Some)
+            });
+            let Some((next, rows, lines)) = step.await? else { break };
+            from = next;
+            left -= give_lines(answers, lines).await?;
+            walk.went(rows as u64).await?;
         }
     }
     Ok(())
@@ -103,12 +111,11 @@ pub async fn list(outbox: &Outbox, filter: &Filter, limit: u64, beside: Beside, 
 
 /// The same, of a copy.
 pub async fn list_left(remains: &Remains, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
-    let mut steps = Steps::new(Beside::Nobody);
     for stream in Stream::ALL.into_iter().filter(|stream| filter.takes_stream(*stream)) {
         let mut left = limit;
         for (first, _, rows) in remains.records(stream) {
             let seq = |row: usize| Some(first.plus(row as u64));
-            left -= give_rows(answers, &mut steps, filter, &rows, left, |row| record(&rows, row, seq(row))).await?;
+            left -= give_lines(answers, lines(filter, &rows, left, |row| record(&rows, row, seq(row)))).await?;
             if left == 0 {
                 break;
             }
@@ -206,17 +213,22 @@ impl Groups {
 }
 
 /// What is parked of an open outbox.
-pub async fn groups(outbox: &Outbox, filter: &Filter, beside: Beside) -> Result<Vec<Group>, StoreError> {
-    let mut steps = Steps::new(beside);
+pub async fn groups(outbox: &Outbox, filter: &Filter, beside: &Beside) -> Result<Vec<Group>, QueueError> {
     let mut groups = Groups::default();
     let mut place = Some(ParkedPlace::new());
     while let Some(from) = place {
-        steps.next().await;
-        let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
-        for chunk in &chunks {
-            groups.add(filter, &chunk.parked, &chunk.rows);
-        }
-        place = next;
+        let step = beside.step(async {
+            let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
+            let filter = filter.clone();
+            let added = apart(move || {
+                for chunk in &chunks {
+                    groups.add(&filter, &chunk.parked, &chunk.rows);
+                }
+                groups
+            });
+            Ok::<_, QueueError>((added.await?, next))
+        });
+        (groups, place) = step.await?;
     }
     Ok(groups.into_list())
 }
@@ -230,22 +242,23 @@ pub async fn parked_show(
     outbox: &Outbox,
     filter: &Filter,
     limit: u64,
-    beside: Beside,
+    beside: &Beside,
     answers: &Answers,
 ) -> Result<(), QueueError> {
-    let mut steps = Steps::new(beside);
     let mut walk = Walk::new(answers, outbox.snapshot().parked());
     let mut place = Some(ParkedPlace::new());
     let mut left = limit;
     while let Some(from) = place.filter(|_| left > 0) {
-        steps.next().await;
-        let (chunks, next) = outbox.parked_rows(from, PAGE_CHUNKS).await?;
+        let (chunks, next) = beside.step(outbox.parked_rows(from, PAGE_CHUNKS)).await?;
         for chunk in chunks {
+            let rows = chunk.rows.len() as u64;
             if filter.takes_reason(&chunk.parked.reason) {
-                let as_record = |row| parked_record(&chunk.parked, &chunk.rows, row);
-                left -= give_rows(answers, &mut steps, filter, &chunk.rows, left, as_record).await?;
+                let filter = filter.clone();
+                let made = beside
+                    .step(apart(move || lines(&filter, &chunk.rows, left, |row| parked_record(&chunk.parked, &chunk.rows, row))));
+                left -= give_lines(answers, made.await?).await?;
             }
-            walk.went(chunk.rows.len() as u64).await?;
+            walk.went(rows).await?;
         }
         place = next;
     }
@@ -254,19 +267,17 @@ pub async fn parked_show(
 
 /// The same, of a copy.
 pub async fn parked_show_left(remains: &Remains, filter: &Filter, limit: u64, answers: &Answers) -> Result<(), QueueError> {
-    let mut steps = Steps::new(Beside::Nobody);
     let mut left = limit;
     for (parked, rows) in remains.parked() {
         if filter.takes_reason(&parked.reason) {
-            left -= give_rows(answers, &mut steps, filter, &rows, left, |row| parked_record(&parked, &rows, row)).await?;
+            left -= give_lines(answers, lines(filter, &rows, left, |row| parked_record(&parked, &rows, row))).await?;
         }
     }
     Ok(())
 }
 
 /// Checks every checksum, seq and count.
-pub async fn verify(outbox: &Outbox, beside: Beside, answers: &Answers) -> Result<(), QueueError> {
-    let mut steps = Steps::new(beside);
+pub async fn verify(outbox: &Outbox, beside: &Beside, answers: &Answers) -> Result<(), QueueError> {
     let snapshot = outbox.snapshot();
     let mut wrong = Vec::new();
     let mut walk = Walk::new(answers, snapshot.pending() + snapshot.parked());
@@ -274,8 +285,7 @@ pub async fn verify(outbox: &Outbox, beside: Beside, answers: &Answers) -> Resul
         let end = snapshot.stream(stream).next;
         let mut from = Seq(0);
         while from < end {
-            steps.next().await;
-            match outbox.browse(stream, from, PAGE_ROWS).await {
+            match beside.step(outbox.browse(stream, from, PAGE_ROWS)).await {
                 Ok(None) => break,
                 Ok(Some(page)) => {
                     from = page.end();
@@ -293,8 +303,7 @@ pub async fn verify(outbox: &Outbox, beside: Beside, answers: &Answers) -> Resul
     let mut parked = [0; Stream::ALL.len()];
     let mut as_told = true;
     while let Some(from) = place {
-        steps.next().await;
-        match outbox.parked_rows(from, PAGE_CHUNKS).await {
+        match beside.step(outbox.parked_rows(from, PAGE_CHUNKS)).await {
             Ok((chunks, next)) => {
                 place = next;
                 for chunk in &chunks {
@@ -332,7 +341,7 @@ pub async fn verify(outbox: &Outbox, beside: Beside, answers: &Answers) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use tokio::time::Instant;
 
@@ -381,15 +390,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outbox = filled(dir.path()).await;
         let all = Filter::default();
-        for (beside, rests) in [(Beside::Loops, 1), (Beside::Nobody, 0)] {
-            let (rows, rested) = looked(async |answers| verify(&outbox, beside, answers).await).await;
+        for (beside, rests) in [(Beside::Loops(Arc::default()), 1), (Beside::Nobody, 0)] {
+            let (rows, rested) = looked(async |answers| verify(&outbox, &beside, answers).await).await;
             assert_eq!(rows, ROWS as u64);
             let pages = ROWS as u64 / PAGE_ROWS as u64;
             assert!(rested >= Duration::from_millis(pages * rests) && (rests > 0 || rested.is_zero()), "{beside:?}: {rested:?}");
-            let (rows, rested) = looked(async |answers| list(&outbox, &all, u64::MAX, beside, answers).await).await;
+            let (rows, rested) = looked(async |answers| list(&outbox, &all, u64::MAX, &beside, answers).await).await;
             assert_eq!(rows, ROWS as u64);
-            let lines = ROWS as u64 / LINE_ROWS as u64;
-            assert!(rested >= Duration::from_millis(lines * rests) && (rests > 0 || rested.is_zero()), "{beside:?}: {rested:?}");
+            assert!(rested >= Duration::from_millis(pages * rests) && (rests > 0 || rested.is_zero()), "{beside:?}: {rested:?}");
         }
     }
 }

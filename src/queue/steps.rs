@@ -1,24 +1,27 @@
 //! How fast a queue is looked through.
 //!
-//! The one rule: beside the loops of a daemon a look works a quarter of the time, and so does the command that reads it: together half of one
-//! core, and the rest is capture's and delivery's.
+//! The one rule: beside the loops of a daemon all looks at one outbox together work a quarter of the time, and so does a command that reads
+//! one: the rest is capture's and delivery's.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until},
+};
 
 /// Rests are so many times as long as the step before them.
 const RESTS: u32 = 3;
 /// So that other work gets its turn after the shortest step, too.
 const REST_MIN: Duration = Duration::from_millis(1);
-/// A step that was long because somebody did not read is no reason to rest for long.
+/// A step that was long because the machine is busy is no reason to rest for long.
 const REST_MAX: Duration = Duration::from_secs(1);
 
 /// Who works on the same outbox meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Beside {
-    /// Capture and delivery, which go first.
-    Loops,
+    /// Capture and delivery, which go first; whoever else looks keeps to the same pace.
+    Loops(Arc<Pace>),
     /// Nobody: it was opened for this.
     Nobody,
 }
@@ -28,51 +31,61 @@ pub fn rest(took: Duration) -> Duration {
     took.saturating_mul(RESTS).clamp(REST_MIN, REST_MAX)
 }
 
-/// The steps of one look.
-#[derive(Debug)]
-pub struct Steps {
-    beside: Beside,
-    began: Option<Instant>,
-}
+/// When the next step of anybody may begin: steps come one after the other, in the order in which they were asked for.
+#[derive(Debug, Default)]
+pub struct Pace(Mutex<Option<Instant>>);
 
-impl Steps {
-    /// Before the first one.
-    pub fn new(beside: Beside) -> Self {
-        Self { beside, began: None }
-    }
-
-    /// To be awaited before each step: rests from the one before it, so that a look of one step is over at once.
-    pub async fn next(&mut self) {
-        match (self.beside, self.began) {
-            (Beside::Loops, Some(began)) => tokio::time::sleep(rest(began.elapsed())).await,
-            (Beside::Loops, None) | (Beside::Nobody, _) => {}
+impl Beside {
+    /// Does the work of one step when it is its turn. Nobody is to be waited for in it.
+    pub async fn step<T>(&self, work: impl Future<Output = T>) -> T {
+        let Self::Loops(pace) = self else { return work.await };
+        let mut free_at = pace.0.lock().await;
+        if let Some(at) = *free_at {
+            sleep_until(at).await;
         }
-        self.began = Some(Instant::now());
+        let began = Instant::now();
+        let done = work.await;
+        *free_at = Some(Instant::now() + rest(began.elapsed()));
+        done
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
+
+    const STEP: Duration = Duration::from_millis(20);
 
     #[test]
     fn a_look_works_a_quarter_of_the_time_and_never_rests_long() {
-        assert_eq!(rest(Duration::from_millis(20)), Duration::from_millis(60));
+        assert_eq!(rest(STEP), Duration::from_millis(60));
         assert_eq!(rest(Duration::ZERO), REST_MIN);
         assert_eq!(rest(Duration::MAX), REST_MAX);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn beside_the_loops_each_step_but_the_first_waits_and_beside_nobody_none_does() {
-        for (beside, expected) in [(Beside::Loops, Duration::from_millis(60)), (Beside::Nobody, Duration::ZERO)] {
-            let mut steps = Steps::new(beside);
+    async fn a_look_of_one_step_is_over_at_once_and_the_next_one_waits_for_its_turn() {
+        for (beside, rested) in [(Beside::Loops(Arc::default()), STEP * 3), (Beside::Nobody, Duration::ZERO)] {
             let began = Instant::now();
-            steps.next().await;
-            assert_eq!(began.elapsed(), Duration::ZERO, "the first step");
-            tokio::time::advance(Duration::from_millis(20)).await;
-            let began = Instant::now();
-            steps.next().await;
-            assert_eq!(began.elapsed(), expected, "{beside:?}");
+            beside.step(advance(STEP)).await;
+            assert_eq!(began.elapsed(), STEP, "the first step");
+            beside.step(advance(STEP)).await;
+            assert_eq!(began.elapsed(), STEP * 2 + rested, "{beside:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_looks_together_take_no_more_than_one() {
+        let beside = Beside::Loops(Arc::default());
+        let began = Instant::now();
+        let looks = (0..8).map(|_| async {
+            for _ in 0..5 {
+                beside.step(advance(STEP)).await;
+            }
+        });
+        futures_util::future::join_all(looks).await;
+        assert_eq!(began.elapsed(), STEP * 40 + rest(STEP) * 39);
     }
 }

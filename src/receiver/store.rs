@@ -4,6 +4,7 @@
 //! The one rule: a commit is on the disk before anyone hears of it (I2), and a look and the store that follows it are one step.
 
 mod dialect;
+mod migrations;
 mod mysql;
 mod sqlite;
 

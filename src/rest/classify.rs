@@ -204,7 +204,7 @@ fn no_connection(kind: NoConnection) -> &'static str {
         NoConnection::Refused => "nobody listens at that address and port; is the server running, and is the port right?",
         NoConnection::Dns => "the server's name cannot be resolved; is the link up, and is the name in the url right?",
         NoConnection::Tls => {
-            "no TLS connection; check the server's certificate and name, this machine's clock, and the CA and client certificates configured"
+            "no TLS connection; check the server's certificate and name, this machine's clock, the CA and client certificates configured, and whether it speaks https at that port"
         }
         NoConnection::Unreachable => "there is no way to the server; is the link up?",
         NoConnection::Timeout => {

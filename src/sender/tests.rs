@@ -414,6 +414,7 @@ async fn everything_is_delivered_into_the_right_room_and_settled() {
     let dir = tempfile::tempdir().unwrap();
     let (outbox, sink) = (open(dir.path()), ModelSink::default());
     outbox.append(Captured { at: Micros(CLOCK.0 - 90_000_000), ..captured(0..1_000) }).await.unwrap();
+    outbox.caught_up(Micros(CLOCK.0 - 7_000_000));
     drain(&outbox, &sink).await;
     assert_all_there_once(&sink, 0..1_000);
     let address_of = |model: &Model, location: i64| -> Option<String> {
@@ -429,7 +430,7 @@ async fn everything_is_delivered_into_the_right_room_and_settled() {
             assert_eq!((address_of(model, location.unwrap()).as_deref(), *stored), (Some(expected), 1));
         }
         // The figures of the moment before anything was sent.
-        let summary = Summary { depth: 1_000, parked: 0, lag_seconds: None, oldest_age_seconds: Some(90) };
+        let summary = Summary { depth: 1_000, parked: 0, lag_seconds: Some(7), oldest_age_seconds: Some(90) };
         assert_eq!(model.summaries[0], summary);
     });
     let state = outbox.snapshot().stream(Stream::Reading).clone();
@@ -548,6 +549,7 @@ async fn rows_that_wait_for_a_house_and_then_for_a_type_return_exactly_once_in_t
     sink.with(|model| assert!(model.readings.values().all(|(_, stored)| *stored == 1), "each exactly once"));
     let state = outbox.snapshot().stream(Stream::Reading).clone();
     assert_eq!((state.parked_now(), state.pending(), state.returned, state.acked), (0, 0, 200, 310));
+    assert_eq!((state.next.0, state.captured()), (510, 310), "what returned was captured once");
 }
 
 #[tokio::test(start_paused = true)]

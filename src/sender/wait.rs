@@ -85,12 +85,16 @@ impl Sender<'_> {
         self.options.helm.wait(outcome, (self.options.clock)(), wait).await;
     }
 
-    /// Asks whether somebody is there until somebody is; `first` must pass before.
+    /// Asks whether somebody is there until somebody is, or an operator pauses it; `first` must pass before.
     async fn probe(&mut self, outcome: &Outcome, first: Duration) {
         let mut before = first;
         loop {
             let wait = before + self.retry.within(scaled(PROBE_INTERVAL) * 2);
             self.rest(outcome, wait).await;
+            if self.options.helm.is_paused() {
+                // Nothing goes out, nor is anybody asked. What comes after the pause is the next try.
+                return;
+            }
             before = Duration::ZERO;
             match self.sink.reach().await {
                 Ok(()) => break,

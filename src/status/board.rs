@@ -13,13 +13,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{DestinationStatus, Sender, gather, of_closed, watermarks};
+use super::{DestinationStatus, Sender, State, gather, of_closed, of_last, watermarks};
 use crate::{
+    capture::intake::{Cause, Intake},
     domain::Micros,
     outbox::Outbox,
     ports::{Source, SourceError},
     pulse::Pulse,
-    queue::{self, Answer, Answers, Beside, FailureKind, QueueError, Request, Surroundings, Told, act, discard, look, rewind},
+    queue::{
+        self, Answer, Answers, Beside, FailureKind, Pace, QueueError, Request, Surroundings, Told, act, discard, look, rewind,
+    },
     sender::helm::Helm,
 };
 
@@ -50,6 +53,8 @@ pub struct Desk {
     pub folder: PathBuf,
     /// Where its sender is seen and steered.
     pub helm: Arc<Helm>,
+    /// Where its capture is seen.
+    pub intake: Arc<Intake>,
     /// The sign of life of its capture and of who opens its outbox.
     pub pulse: Arc<Pulse>,
     /// What bounds its outbox.
@@ -59,7 +64,11 @@ pub struct Desk {
     slot: watch::Sender<Slot>,
     /// Read by each request that works on its outbox.
     in_use: RwLock<()>,
+    /// Of all who look at its outbox.
+    pace: Arc<Pace>,
     rate: Mutex<Option<f64>>,
+    /// Its figures as they were last read.
+    last: Mutex<Option<DestinationStatus>>,
     /// When there was progress last, or no work.
     went_on: Mutex<Instant>,
 }
@@ -75,12 +84,15 @@ impl Desk {
             name: name.to_owned(),
             folder: folder.to_owned(),
             helm,
+            intake: Arc::default(),
             pulse: Arc::new(Pulse::new("beginning", Duration::from_hours(1))),
             limits,
             connect,
             slot: watch::Sender::new(Slot::Opening),
             in_use: RwLock::default(),
+            pace: Arc::default(),
             rate: Mutex::new(None),
+            last: Mutex::default(),
             went_on: Mutex::new(Instant::now()),
         }
     }
@@ -115,6 +127,21 @@ impl Desk {
         }
     }
 
+    /// What a look at its outbox brings; nothing when that is not open, or closes first: the next life could not open it.
+    pub async fn while_open<T>(&self, look: impl AsyncFnOnce(Outbox) -> T) -> Option<T> {
+        let _in_use = self.in_use.read().await;
+        let outbox = self.outbox()?;
+        tokio::select! {
+            found = look(outbox) => Some(found),
+            _ = self.closes() => None,
+        }
+    }
+
+    /// How fast its outbox may be looked through.
+    pub fn beside(&self) -> Beside {
+        Beside::Loops(Arc::clone(&self.pace))
+    }
+
     /// Rows that it delivers a second, of late.
     pub fn rate(&self) -> Option<f64> {
         *self.rate.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,18 +152,21 @@ impl Desk {
         *self.rate.lock().unwrap_or_else(PoisonError::into_inner) = rate;
     }
 
-    /// Somebody has looked whether it goes on: so many rows wait, and some were settled since the last look or not. An outbox that is not open is
-    /// work without progress; a pause is an operator's own.
+    /// Somebody has looked whether it goes on: so many rows wait, and some were settled since the last look or not. An outbox that is not open, or
+    /// that is empty and has no room, is work without progress; a pause is an operator's own.
     pub fn progress(&self, pending: u64, has_moved: bool) {
         let is_open = matches!(*self.slot.borrow(), Slot::Open(_));
-        if has_moved || self.helm.is_paused() || (is_open && pending == 0) {
+        let has_room = self.intake.halt().is_none_or(|halt| halt.cause != Cause::Room);
+        if has_moved || self.helm.is_paused() || (is_open && pending == 0 && has_room) {
             *self.went_on.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
     }
 
-    /// How long there has been work and no progress.
+    /// How long there has been work and no progress. A source that cannot be read is that too, whatever is sent meanwhile and also during a pause,
+    /// which is one of sending.
     pub fn stalled(&self) -> Duration {
-        self.went_on.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        let sending = self.went_on.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        sending.max(self.intake.source_away().unwrap_or_default())
     }
 
     /// Its outbox, or why it has none; one that is being opened is waited for a while.
@@ -153,16 +183,37 @@ impl Desk {
         }
     }
 
-    /// Its figures now.
+    /// Its figures now, or what is known of them while it is not open.
     pub async fn status(&self, now: Micros) -> DestinationStatus {
-        let opened = self.open().await;
-        match opened {
-            Err(why) => of_closed(&self.name, &why, None, now),
-            Ok(outbox) => match gather(&outbox, Sender::Runs(&self.helm, self.rate()), now).await {
+        match self.open().await {
+            Err(why) => self.shut(&why, now),
+            Ok(outbox) => match self.read(&outbox, now).await {
                 Ok(status) => status,
-                Err(error) => of_closed(&self.name, &crate::chain(&error), None, now),
+                Err(why) => self.shut(&why, now),
             },
         }
+    }
+
+    /// Reads its figures, so that they are known when it is not open any more.
+    pub async fn keep(&self, now: Micros) {
+        let _ = self.while_open(async |outbox| self.read(&outbox, now).await).await;
+    }
+
+    async fn read(&self, outbox: &Outbox, now: Micros) -> Result<DestinationStatus, String> {
+        let sender = Sender::Runs { helm: &self.helm, intake: &self.intake, rows_per_second: self.rate() };
+        let status = gather(outbox, sender, now).await.map_err(|error| crate::chain(&error))?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
+        Ok(status)
+    }
+
+    fn shut(&self, why: &str, now: Micros) -> DestinationStatus {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let status = last.map_or_else(|| of_closed(&self.name, why, None, now), |last| of_last(&last, why, now));
+        let state = match &*self.slot.borrow() {
+            Slot::Opening => State::Starting,
+            Slot::Open(_) | Slot::Closed(_) => State::Closed,
+        };
+        DestinationStatus { state, ..status }
     }
 
     /// Carries out a request; its last answer is not given here.
@@ -216,7 +267,8 @@ impl Desk {
             }
             request => {
                 let disk_reserve_bytes = self.limits.disk_reserve_bytes;
-                let around = Surroundings { beside: Beside::Loops, now: (self.limits.clock)(), disk_reserve_bytes };
+                let beside = self.beside();
+                let around = Surroundings { beside: &beside, now: (self.limits.clock)(), disk_reserve_bytes };
                 on_open(&outbox, request, around, answers).await
             }
         }
@@ -224,7 +276,7 @@ impl Desk {
 }
 
 /// The requests that need nothing but an open outbox.
-pub async fn on_open(outbox: &Outbox, request: Request, around: Surroundings, answers: &Answers) -> Result<(), QueueError> {
+pub async fn on_open(outbox: &Outbox, request: Request, around: Surroundings<'_>, answers: &Answers) -> Result<(), QueueError> {
     let beside = around.beside;
     match request {
         Request::List(filter, limit) => look::list(outbox, &filter, limit, beside, answers).await,
@@ -271,5 +323,97 @@ impl Board {
     /// Takes one away.
     pub fn remove(&self, name: &str) {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner).retain(|desk| desk.name != name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Column, Epoch, Rows, SourceId, Stream},
+        outbox::OpenOptions,
+        queue::rewind::{Drained, Limits},
+        status::Figures,
+    };
+
+    fn away() -> SourceError {
+        SourceError::Unreachable { advice: "start it".into(), cause: None }
+    }
+
+    fn outbox(folder: &Path) -> Outbox {
+        let options = OpenOptions { destination: "here".into(), source: SourceId(1), epoch: Epoch(1) };
+        Outbox::open(folder, &options).unwrap()
+    }
+
+    fn desk(folder: &Path) -> Desk {
+        let limits =
+            Limits { outbox_bytes_max: u64::MAX, disk_reserve_bytes: 0, drained: Drained::Yes, clock: || Micros(60_000_000) };
+        Desk::new("here", folder, limits, Box::new(|| Err(away())), None)
+    }
+
+    /// The sampler looks as long as that.
+    async fn looked_at(desk: &Desk, pending: u64, minutes: u64) {
+        for _ in 0..minutes {
+            tokio::time::advance(Duration::from_mins(1)).await;
+            desk.progress(pending, false);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_outbox_that_closes_keeps_its_figures_and_its_rows_grow_older() {
+        let dir = tempfile::tempdir().unwrap();
+        let desk = desk(dir.path());
+        let at = |second: i64| Micros(1_700_000_000_000_000 + second * 1_000_000);
+        desk.set(Slot::Closed("the disk fails".into()));
+        let unknown = desk.status(at(0)).await;
+        assert_eq!((unknown.figures, unknown.pending, unknown.streams.len()), (Figures::Unknown, None, 0), "{unknown:?}");
+        let outbox = outbox(dir.path());
+        let int = || Column::Int((0..3).map(Some).collect());
+        let value = Column::Float(vec![Some(1.5); 3]);
+        let columns = Rows::new(Stream::Reading, vec![int(), int(), int(), int(), value]);
+        let watermark = crate::domain::Position::Start;
+        let freshness = crate::domain::Freshness::New;
+        outbox
+            .append(crate::outbox::Captured { rows: columns, watermark, catalog: Vec::new(), freshness, at: at(0) })
+            .await
+            .unwrap();
+        desk.set(Slot::Open(outbox.clone()));
+        desk.keep(at(10)).await;
+        desk.set(Slot::Closed("the disk fails".into()));
+        let last = desk.status(at(7_300)).await;
+        assert_eq!((last.figures, last.state, last.pending), (Figures::Last, State::Closed, Some(3)), "{last:?}");
+        assert_eq!((last.oldest_age_seconds, last.streams[0].captured), (Some(7_300), Some(3)), "{last:?}");
+        assert!(last.sentence.starts_with("the disk fails; the figures are those of "), "{}", last.sentence);
+        let critical = crate::status::alarms(&last, Some(Duration::from_hours(1)), None);
+        assert_eq!(critical.len(), 1, "its alarm does not end: {critical:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_is_away_and_no_room_are_no_progress_although_nothing_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let desk = desk(dir.path());
+        desk.set(Slot::Open(outbox(dir.path())));
+        looked_at(&desk, 0, 60).await;
+        assert_eq!(desk.stalled(), Duration::ZERO, "there is nothing to do");
+        desk.intake.waits(&away(), Micros(1));
+        looked_at(&desk, 0, 20).await;
+        assert_eq!(desk.stalled(), Duration::from_mins(20));
+        desk.helm.pause();
+        looked_at(&desk, 5, 5).await;
+        assert_eq!(desk.stalled(), Duration::from_mins(25), "what an operator paused is sending");
+        desk.intake.reads();
+        assert_eq!(desk.stalled(), Duration::ZERO);
+        looked_at(&desk, 5, 20).await;
+        assert_eq!(desk.stalled(), Duration::ZERO, "a pause is the operator's own");
+        desk.helm.resume();
+        desk.intake.pauses("the disk is full", Micros(2));
+        looked_at(&desk, 0, 20).await;
+        assert_eq!(desk.stalled(), Duration::from_mins(20), "nothing waits, and nothing can enter");
+        desk.progress(3, true);
+        assert_eq!(desk.stalled(), Duration::ZERO, "what is sent makes room");
+        desk.intake.has_room();
+        desk.set(Slot::Closed("damaged".into()));
+        looked_at(&desk, 0, 20).await;
+        assert_eq!(desk.stalled(), Duration::from_mins(20), "an outbox that is not open");
     }
 }

@@ -30,6 +30,17 @@ pub const PERIODS: [Period; 3] = [
     Period { name: "week", minutes: 7 * 24 * 60, bucket: 120 },
 ];
 
+impl Period {
+    /// The minutes of a bucket, from one on up to another (exclusive). Before 1970 there are none: a gateway without a clock begins there.
+    fn bucket(self, place: u32, now: u32) -> (u32, u32) {
+        let at = |place: u32| {
+            let minute = (u64::from(now) + u64::from(place * self.bucket)).saturating_sub(self.minutes.into());
+            u32::try_from(minute).unwrap_or(now)
+        };
+        (at(place), at(place + 1))
+    }
+}
+
 /// What several minutes come to.
 fn sum(minutes: &[Minute]) -> Option<Minute> {
     let mut all = *minutes.last()?;
@@ -39,6 +50,7 @@ fn sum(minutes: &[Minute]) -> Option<Minute> {
         all.delivered += minute.delivered;
         all.bytes += minute.bytes;
         all.errors += minute.errors;
+        all.requests += minute.requests;
         all.round_trip_ms = all.round_trip_ms.max(minute.round_trip_ms);
     }
     Some(all)
@@ -46,10 +58,9 @@ fn sum(minutes: &[Minute]) -> Option<Minute> {
 
 /// A point for each bucket; `None` where nothing was seen.
 pub fn points(minutes: &[Minute], period: Period, now: u32) -> Vec<Option<Minute>> {
-    let from = now - period.minutes;
     let count = period.minutes / period.bucket;
     let bucket = |place: u32| {
-        let (begin, end) = (from + place * period.bucket, from + (place + 1) * period.bucket);
+        let (begin, end) = period.bucket(place, now);
         let within = minutes.partition_point(|minute| minute.at < begin)..minutes.partition_point(|minute| minute.at < end);
         sum(&minutes[within])
     };
@@ -130,13 +141,12 @@ fn ends(period: Period) -> String {
 
 /// When the destination was there: a bar of stretches.
 pub fn timeline(minutes: &[Minute], period: Period, now: u32) -> String {
-    let from = now - period.minutes;
     let count = period.minutes / period.bucket;
     let step = WIDTH / f64::from(count);
     let (mut up, mut down, mut paused) = (0_u64, 0_u64, 0_u64);
     let mut bars = String::new();
     for place in 0..count {
-        let (begin, end) = (from + place * period.bucket, from + (place + 1) * period.bucket);
+        let (begin, end) = period.bucket(place, now);
         let within = minutes.partition_point(|minute| minute.at < begin)..minutes.partition_point(|minute| minute.at < end);
         let seconds = |of: fn(&Minute) -> u8| minutes[within.clone()].iter().map(|minute| u64::from(of(minute))).sum::<u64>();
         let (there, away, held_up) =
@@ -208,5 +218,23 @@ mod tests {
         let bar = timeline(&minutes, PERIODS[0], now);
         assert_eq!((bar.matches("class=\"down\"").count(), bar.matches("class=\"up\"").count()), (15, 45));
         assert!(bar.contains("there 75% of the time that was seen, away for 15 min"), "{bar}");
+    }
+
+    #[test]
+    fn a_clock_in_1970_and_one_that_jumps_draw_charts_that_end_now() {
+        for now in [0, 1, 59, 61, u32::MAX] {
+            for period in PERIODS {
+                let minutes: Vec<_> = (now.saturating_sub(3)..now).map(|at| minute(at, 7)).collect();
+                let points = points(&minutes, period, now);
+                assert_eq!(points.len() as u32, period.minutes / period.bucket);
+                assert_eq!(points.iter().flatten().map(|point| point.captured).sum::<u64>(), minutes.len() as u64, "{now}");
+                assert_eq!(points.last().unwrap().is_some(), now > 0, "the newest is the last one, at {now}");
+                assert_eq!(timeline(&minutes, period, now).contains("there 100%"), now > 0, "{now}");
+            }
+        }
+        // It was set back and forth: what lies ahead of now is not shown.
+        let minutes: Vec<_> = [5, 6, 100_000, 100_001].map(|at| minute(at, 7)).to_vec();
+        assert_eq!(points(&minutes, PERIODS[0], 7).iter().flatten().count(), 2);
+        assert_eq!(points(&minutes, PERIODS[0], 100_002).iter().flatten().count(), 2);
     }
 }

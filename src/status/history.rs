@@ -10,7 +10,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -21,6 +21,9 @@ const MAGIC: [u8; 4] = *b"PHH1";
 const RECORD_BYTES: usize = 64;
 /// A week of minutes.
 pub const MINUTES: u32 = 7 * 24 * 60;
+
+/// The file is never longer.
+const FILE_BYTES_MAX: u64 = MINUTES as u64 * RECORD_BYTES as u64;
 
 /// What one minute came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +97,25 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(data_dir::HISTORY)
 }
 
+/// Begins anew a file that is not what it was written as: of a length that it cannot have, or without a single good record. Gives whether it did. A
+/// torn record among good ones is only left out.
+pub fn mend(folder: &Path) -> io::Result<bool> {
+    let path = path(folder);
+    let length = match path.metadata() {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let is_possible = length <= FILE_BYTES_MAX && length.is_multiple_of(RECORD_BYTES as u64);
+    if is_possible
+        && (length == 0 || std::fs::read(&path)?.chunks(RECORD_BYTES).any(|record| Minute::from_bytes(record).is_some()))
+    {
+        return Ok(false);
+    }
+    File::options().write(true).open(&path)?.set_len(0)?;
+    Ok(true)
+}
+
 /// Writes a minute into its place.
 pub fn write(folder: &Path, minute: &Minute) -> io::Result<()> {
     let file = File::options().create(true).truncate(false).write(true).open(path(folder))?;
@@ -102,7 +124,12 @@ pub fn write(folder: &Path, minute: &Minute) -> io::Result<()> {
 
 /// The minutes from one on up to another (exclusive), as far as they are there; at most a week.
 pub fn read(folder: &Path, from: u32, to: u32) -> Vec<Minute> {
-    let Ok(bytes) = std::fs::read(path(folder)) else { return Vec::new() };
+    let Ok(file) = File::open(path(folder)) else { return Vec::new() };
+    let mut bytes = Vec::new();
+    // It may be anything by now, but no more of it is read than there is of ours.
+    if file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).is_err() {
+        return Vec::new();
+    }
     let from = from.max(to.saturating_sub(MINUTES));
     let minute = |at: u32| {
         let place = (at % MINUTES) as usize * RECORD_BYTES;
@@ -150,5 +177,49 @@ mod tests {
         std::fs::write(path(dir.path()), &bytes).unwrap();
         assert_eq!(read(dir.path(), end - 2, end), [minute(end - 2)], "a torn record is none");
         assert_eq!(read(&dir.path().join("nowhere"), 0, 100), []);
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_begins_anew_and_a_torn_record_does_not_take_the_others_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, at) = (dir.path(), 29_000_000);
+        assert!(!mend(folder).unwrap(), "there is none");
+        let fill = |bytes: &[u8]| std::fs::write(path(folder), bytes).unwrap();
+        let good = || {
+            fill(&[]);
+            (at..at + 3).for_each(|at| write(folder, &minute(at)).unwrap());
+            std::fs::read(path(folder)).unwrap()
+        };
+        let is_kept = |count: usize| read(folder, at, at + 3).len() == count && !mend(folder).unwrap();
+        let mut torn = good();
+        assert!(is_kept(3));
+        torn[((at % MINUTES) as usize) * RECORD_BYTES + 9] ^= 1;
+        fill(&torn);
+        assert!(is_kept(2), "the others are good");
+        let longer = [good(), vec![7; FILE_BYTES_MAX as usize]].concat();
+        for (what, bytes) in [
+            ("truncated within a record", good()[..good().len() - 7].to_vec()),
+            ("garbage", vec![0xa5; 640]),
+            ("of another length", longer),
+            ("zeros", vec![0; 6_400]),
+        ] {
+            fill(&bytes);
+            assert!(read(folder, at, at + 3).len() <= 3, "{what}");
+            assert!(mend(folder).unwrap() && !mend(folder).unwrap(), "{what}: once");
+            write(folder, &minute(at)).unwrap();
+            assert_eq!(read(folder, at, at + 3), [minute(at)], "{what}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_back_and_forth_overwrites_its_own_minutes_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let times = [29_000_000, 29_000_001, 3, 4, 29_000_002, 0, 29_000_001];
+        for at in times {
+            write(dir.path(), &minute(at)).unwrap();
+        }
+        assert!(!mend(dir.path()).unwrap());
+        assert_eq!(read(dir.path(), 29_000_000, 29_000_003).len(), 3);
+        assert_eq!(read(dir.path(), 0, 5), [0, 3, 4].map(minute), "in 1970");
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{State, web::Look};
+use super::{Figures, State, web::Look};
 use crate::{domain::Stream, sender::helm::VERDICTS};
 
 type Labels = Vec<(&'static str, String)>;
@@ -49,8 +49,16 @@ pub fn text(looks: &[Look], is_healthy: bool) -> String {
     let pending_bytes = gauge(all, "outbox_pending", "Encoded bytes of the rows that wait", bytes());
     let disk = gauge(all, "outbox_disk", "Bytes of the outbox's files", bytes());
     let age = gauge(all, "outbox_oldest_age", "How long the oldest row has waited; 0 when none waits", seconds());
-    let captured = counter(all, "captured", "Rows captured in this life of the outbox", rows());
+    let captured = counter(all, "captured", "Rows captured in this life of the outbox, each once", rows());
     let delivered = counter(all, "delivered", "Rows that the destination took in this life of the outbox", rows());
+    let source_up =
+        gauge(all, "source_up", "1 while every table of the source can be read, else 0; absent while that is not known", None);
+    let halted = gauge(
+        all,
+        "capture_halted",
+        "How long rows have not been captured, because the source cannot be read or there is no room; 0 while they are",
+        seconds(),
+    );
     let requests = counter(all, "requests", "Requests with rows since the start, by what they came to", None);
     let body = counter(all, "request_body", "Bytes of request bodies since the start", bytes());
     let took = counter(all, "request_duration", "How long all requests took together since the start", seconds());
@@ -71,12 +79,26 @@ pub fn text(looks: &[Look], is_healthy: bool) -> String {
             let Some(figures) = status.streams.iter().find(|figures| figures.stream == stream) else { continue };
             pending.get_or_create(&labels).set(figures.pending as f64);
             parked.get_or_create(&labels).set(figures.parked as f64);
-            captured.get_or_create(&labels).inc_by(figures.next.0 as f64);
-            delivered.get_or_create(&labels).inc_by(figures.acked as f64);
+            if let Some(rows) = figures.captured {
+                captured.get_or_create(&labels).inc_by(rows as f64);
+            }
+            if let Some(rows) = figures.acked {
+                delivered.get_or_create(&labels).inc_by(rows as f64);
+            }
         }
-        pending_bytes.get_or_create(&of(&[])).set(status.pending_bytes as f64);
-        disk.get_or_create(&of(&[])).set(status.disk_bytes as f64);
-        age.get_or_create(&of(&[])).set(status.oldest_age_seconds.unwrap_or(0) as f64);
+        if let Some(bytes) = status.pending_bytes {
+            pending_bytes.get_or_create(&of(&[])).set(bytes as f64);
+        }
+        if let Some(bytes) = status.disk_bytes {
+            disk.get_or_create(&of(&[])).set(bytes as f64);
+        }
+        if status.figures != Figures::Unknown {
+            age.get_or_create(&of(&[])).set(status.oldest_age_seconds.unwrap_or(0) as f64);
+        }
+        if let Some(is_up) = status.capture.state.is_source_up() {
+            source_up.get_or_create(&of(&[])).set(f64::from(u8::from(is_up)));
+            halted.get_or_create(&of(&[])).set(status.capture.for_seconds.unwrap_or(0) as f64);
+        }
         for (verdict, count) in VERDICTS.iter().zip(look.traffic.requests) {
             let verdict = verdict.to_string().replace(' ', "_");
             requests.get_or_create(&of(&[("verdict", &verdict)])).inc_by(count as f64);
@@ -100,4 +122,59 @@ pub fn text(looks: &[Look], is_healthy: bool) -> String {
     // Writing to a String does not fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        sender::helm::Traffic,
+        status::{
+            capture::{CaptureState, CaptureStatus},
+            of_closed,
+        },
+    };
+
+    fn look(capture: CaptureStatus) -> Look {
+        let status = crate::status::DestinationStatus { capture, ..of_closed("here", "", None, crate::domain::Micros(0)) };
+        Look { status, traffic: Traffic::default(), stalled: Duration::ZERO, conflicts: Vec::new() }
+    }
+
+    fn figures(text: &str, name: &str) -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with(&format!("packhorse_{name}{{")));
+        lines.filter_map(|line| line.rsplit(' ').next()).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn whether_the_source_is_up_is_absent_until_somebody_knows() {
+        for (state, up, halted) in [
+            (CaptureState::Unknown, vec![], vec![]),
+            (CaptureState::Running, vec!["1.0"], vec!["0.0"]),
+            (CaptureState::Stuck, vec!["0.0"], vec!["77.0"]),
+            (CaptureState::Paused, vec!["1.0"], vec!["77.0"]),
+        ] {
+            let for_seconds = (state == CaptureState::Stuck || state == CaptureState::Paused).then_some(77);
+            let text = text(&[look(CaptureStatus { state, for_seconds, ..CaptureStatus::default() })], true);
+            assert_eq!(figures(&text, "source_up"), up, "{state:?} {text}");
+            assert_eq!(figures(&text, "capture_halted_seconds"), halted, "{state:?} {text}");
+        }
+    }
+
+    #[test]
+    fn of_an_outbox_that_is_not_known_there_are_no_figures_rather_than_zeros() {
+        let text = text(&[look(CaptureStatus::default())], true);
+        for name in [
+            "outbox_pending_rows",
+            "outbox_parked_rows",
+            "outbox_oldest_age_seconds",
+            "outbox_disk_bytes",
+            "delivered_rows_total",
+            "captured_rows_total",
+        ] {
+            assert_eq!(figures(&text, name), Vec::<String>::new(), "{name} {text}");
+        }
+        assert!(text.contains("packhorse_sender_state{destination=\"here\",state=\"closed\"} 1.0"), "{text}");
+    }
 }

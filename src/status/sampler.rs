@@ -1,6 +1,6 @@
 //! Looks at every destination now and then: for the rate of delivery, for the history, and for whether there is progress.
 //!
-//! The one rule: it reads what is in memory, and writes one record a minute.
+//! The one rule: it looks at what is in memory, and waits for no disk but to write one record a minute; what else it reads is bounded in time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,11 +17,16 @@ use super::{
 };
 use crate::{
     domain::{Micros, Stream},
+    outbox::StreamState,
     sender::helm::Traffic,
 };
 
 /// The pause between two looks.
 const TICK: Duration = Duration::from_secs(2);
+/// Once in so many looks, the first one among them, the figures are kept for a time when the outbox is not open.
+const KEEP_TICKS: u64 = 5;
+/// How long that may take: a disk that hangs must not keep this from looking.
+const KEEPING_MAX: Duration = Duration::from_secs(2);
 /// The rate is that of the last so many looks.
 const RATE_TICKS: usize = 15;
 
@@ -47,14 +52,23 @@ pub async fn run(board: Arc<Board>, clock: fn() -> Micros, stop: CancellationTok
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut is_told = false;
+    let mut looks = 0_u64;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
         let desks = board.desks();
+        for desk in desks.iter().filter(|desk| !seen.contains_key(&desk.name)) {
+            begin(desk).await;
+        }
         seen.retain(|name, _| desks.iter().any(|desk| desk.name == *name));
+        let is_kept = looks.is_multiple_of(KEEP_TICKS);
+        looks += 1;
         for desk in desks {
+            if is_kept {
+                let _ = timeout(KEEPING_MAX, desk.keep(clock())).await;
+            }
             let Some(minute) = look(&desk, &mut seen, clock()) else { continue };
             let folder = desk.folder.clone();
             let written = tokio::task::spawn_blocking(move || history::write(&folder, &minute)).await;
@@ -65,6 +79,20 @@ pub async fn run(board: Arc<Board>, clock: fn() -> Micros, stop: CancellationTok
                 tracing::warn!(destination = desk.name, %error, "the history for the status page cannot be written");
             }
         }
+    }
+}
+
+/// Before the first look: a history that is none is not added to.
+async fn begin(desk: &Desk) {
+    let folder = desk.folder.clone();
+    match tokio::task::spawn_blocking(move || history::mend(&folder)).await {
+        Ok(Ok(true)) => {
+            tracing::warn!(destination = desk.name, "the history for the status page was not what was written: it begins anew");
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(destination = desk.name, %error, "the history for the status page cannot be read");
+        }
+        Ok(Ok(false)) | Err(_) => {}
     }
 }
 
@@ -85,7 +113,7 @@ fn look(desk: &Desk, seen: &mut BTreeMap<String, Seen>, now: Micros) -> Option<M
         let snapshot = outbox.snapshot();
         let states = Stream::ALL.map(|stream| snapshot.stream(stream).clone());
         pending = snapshot.pending();
-        totals.captured = states.iter().map(|state| state.next.0 - state.returned).sum();
+        totals.captured = states.iter().map(StreamState::captured).sum();
         totals.acked = states.iter().map(|state| state.acked).sum();
         totals.settled = states.iter().map(|state| state.cursor.0).sum();
     }

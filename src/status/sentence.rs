@@ -16,7 +16,7 @@ pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option
     if let Some(seconds) = status.next_try_seconds {
         parts.push(format!("next try in {}", span(seconds)));
     }
-    if status.pending > 0 {
+    if status.pending > Some(0) {
         parts.push(format!("{} waiting", pending(status)));
         if let Some(age) = status.oldest_age_seconds {
             parts.push(format!("oldest {}", span(age)));
@@ -25,10 +25,16 @@ pub(super) fn sentence(status: &DestinationStatus, doing: Option<(&Doing, Option
     if let Some(eta) = status.eta_seconds.filter(|_| matches!(status.state, State::Sending | State::Syncing)) {
         parts.push(format!("done in about {}", span(eta)));
     }
-    if status.parked > 0 {
-        parts.push(format!("{} parked", number(status.parked)));
+    if let Some(parked) = status.parked.filter(|rows| *rows > 0) {
+        parts.push(format!("{} parked", number(parked)));
     }
-    parts.join(", ")
+    let sending = parts.join(", ");
+    match (status.state, status.capture.sentence(now)) {
+        (_, None) => sending,
+        // There is nothing else to worry about.
+        (State::Idle, Some(halt)) => format!("{halt}; {sending}"),
+        (_, Some(halt)) => format!("{sending}; {halt}"),
+    }
 }
 
 fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, now: Micros) -> String {
@@ -53,10 +59,10 @@ fn lead(status: &DestinationStatus, doing: Option<(&Doing, Option<Trouble>)>, no
         (State::Paused, _) => "paused by an operator; `packhorse queue resume` lets it go on".to_owned(),
         (State::Stopped, _) => "packhorse is stopped".to_owned(),
         (State::Closed, _) => "the outbox does not open".to_owned(),
-        (State::Idle, _) if status.pending > 0 => "gathering rows for the next request".to_owned(),
+        (State::Idle, _) if status.pending > Some(0) => "gathering rows for the next request".to_owned(),
         (State::Idle, _) => match status.last_success.as_deref().and_then(|at| at.parse().ok()) {
-            Some(at) => format!("up to date, last delivery at {}", clock(at, now)),
-            None => "up to date, nothing delivered yet".to_owned(),
+            Some(at) => format!("nothing waits, last delivery at {}", clock(at, now)),
+            None => "nothing waits, nothing delivered yet".to_owned(),
         },
     }
 }
@@ -108,17 +114,21 @@ mod tests {
     use super::*;
     use crate::{
         domain::{Outcome, Seq, Stream},
-        status::StreamStatus,
+        status::{
+            Figures, StreamStatus,
+            capture::{CaptureState, CaptureStatus},
+        },
     };
 
     fn status(state: State) -> DestinationStatus {
         let stream = StreamStatus {
             stream: Stream::Reading,
             pending: 12_403,
-            acked: 0,
+            acked: Some(0),
+            captured: Some(12_403),
             parked: 0,
-            cursor: Seq(0),
-            next: Seq(0),
+            cursor: Some(Seq(0)),
+            next: Some(Seq(0)),
             watermark: String::new(),
             behind_source: None,
             oldest_captured_at: None,
@@ -126,15 +136,18 @@ mod tests {
         DestinationStatus {
             destination: "central".into(),
             state,
+            capture: CaptureStatus::default(),
             sentence: String::new(),
             next_try_seconds: None,
             rows_per_second: None,
             eta_seconds: None,
             epoch: String::new(),
-            pending: 12_403,
-            parked: 0,
-            pending_bytes: 0,
-            disk_bytes: 0,
+            figures: Figures::Outbox,
+            figures_at: None,
+            pending: Some(12_403),
+            parked: Some(0),
+            pending_bytes: Some(0),
+            disk_bytes: Some(0),
             oldest_age_seconds: Some(3 * 3_600 + 100),
             last_success: None,
             last_error: None,
@@ -165,11 +178,36 @@ mod tests {
 
     #[test]
     fn a_sender_at_work_says_when_it_is_going_to_be_done() {
-        let status = DestinationStatus { eta_seconds: Some(500), parked: 7, ..status(State::Sending) };
+        let status = DestinationStatus { eta_seconds: Some(500), parked: Some(7), ..status(State::Sending) };
         let doing = Doing::Sending { stream: Stream::Reading, rows: 10_000, since: Micros(0) };
         assert_eq!(
             sentence(&status, Some((&doing, None)), Micros(0)),
             "sending 10,000 readings, 12,403 readings waiting, oldest 3 h, done in about 8 min, 7 parked"
+        );
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_read_is_told_first_where_nothing_waits_and_last_elsewhere() {
+        let at = |text: &str| text.parse::<Micros>().unwrap();
+        let now = at("2026-01-01T15:00:00");
+        let capture = CaptureStatus {
+            state: CaptureState::Stuck,
+            since: Some("2026-01-01T14:02:10".into()),
+            for_seconds: Some(3_470),
+            why: Some("the source database refuses: the password".into()),
+        };
+        let last_success = Some("2026-01-01T14:01:00".into());
+        let idle = DestinationStatus { pending: Some(0), last_success, capture: capture.clone(), ..status(State::Idle) };
+        assert_eq!(
+            sentence(&idle, Some((&Doing::Idle, None)), now),
+            "the source cannot be read since 14:02 UTC: the source database refuses: the password; nothing waits, last delivery at 14:01 UTC"
+        );
+        let capture = CaptureStatus { state: CaptureState::Paused, why: Some("the disk is full".into()), ..capture };
+        let status = DestinationStatus { capture, ..status(State::Paused) };
+        let told = sentence(&status, None, now);
+        assert!(
+            told.starts_with("paused by an operator") && told.ends_with("; capture pauses since 14:02 UTC: the disk is full"),
+            "{told}"
         );
     }
 

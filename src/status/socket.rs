@@ -3,6 +3,9 @@
 //! Only this user and root get in: the socket's mode says so, and who connects is asked. A socket left over from a crash is replaced; one
 //! that answers belongs to another daemon and is left alone. Without a socket the daemon does its work all the same.
 //!
+//! Whoever waits hears something every few seconds ([`HEARD_EVERY`]), so that a daemon that hangs is told from one that is at work; and who has
+//! gone is noticed by that: a caller may close its own half when it has asked.
+//!
 //! The one rule: whatever comes in here, and however slowly it is read, capture and delivery do not notice.
 
 use std::{
@@ -16,20 +19,26 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    task::JoinSet,
+    sync::Semaphore,
+    task::{JoinSet, spawn_blocking},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::board::Board;
-use crate::queue::{Answer, Answers, Call, Failure, FailureKind, VERSION};
+use super::board::{Board, Desk};
+use crate::queue::{Answer, Answers, Beside, Call, Failure, FailureKind, HEARD_EVERY, Request, VERSION};
 
 /// The longest request.
 const CALL_BYTES_MAX: u64 = 64 << 10;
-/// How long a request may take to come in, and one line of an answer to be taken.
+/// How long a request may take to come in: it is one short line of a program on this machine.
+const ASKING_MAX: Duration = Duration::from_secs(10);
+/// How long one line of an answer may take to be taken.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Calls that are answered at once; more wait for their turn.
-const CALLS_MAX: usize = 16;
+/// Connections that are open at once; more wait to be let in.
+const CONNECTIONS_MAX: usize = 200;
+/// Requests that hold rows in memory and are carried out at once (I7); more wait for their turn, for so long.
+const TURNS: usize = 16;
+const TURN_MAX: Duration = Duration::from_secs(30);
 /// The pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,15 +98,16 @@ impl Socket {
     /// Answers until stopped.
     pub async fn serve(self, board: Arc<Board>, stop: CancellationToken) {
         let mut calls = JoinSet::new();
+        let turns = Arc::new(Semaphore::new(TURNS));
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = calls.join_next() => continue,
-                accepted = self.listener.accept(), if calls.len() < CALLS_MAX => accepted,
+                accepted = self.listener.accept(), if calls.len() < CONNECTIONS_MAX => accepted,
             };
             match accepted {
                 Ok((stream, _)) => {
-                    calls.spawn(answer(stream, Arc::clone(&board)));
+                    calls.spawn(answer(stream, Arc::clone(&board), Arc::clone(&turns)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a command could not be let in at the socket");
@@ -110,21 +120,24 @@ impl Socket {
     }
 }
 
-async fn answer(stream: UnixStream, board: Arc<Board>) {
+async fn answer(stream: UnixStream, board: Arc<Board>, turns: Arc<Semaphore>) {
     let allowed = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw());
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    let mut reader = BufReader::new(read.take(CALL_BYTES_MAX));
-    let asked = timeout(PATIENCE, reader.read_line(&mut line)).await;
+    let asked = timeout(ASKING_MAX, BufReader::new(read.take(CALL_BYTES_MAX)).read_line(&mut line)).await;
     let call = match asked {
+        // Somebody looked whether anybody is here, or fell silent.
+        Ok(Ok(0)) | Err(_) => return,
         Ok(Ok(_)) => understood(&line, &board, allowed),
         Ok(Err(error)) => Err(format!("this is not a request: {error}")),
-        Err(_) => return,
     };
+    let beside = call.as_ref().map_or(Beside::Nobody, |(desk, _)| desk.beside());
     let (answers, mut from) = Answers::channel();
-    let work = async move {
+    // It ends with this: whoever hangs up ends what was done for them, and every step of it is whole.
+    let mut working = JoinSet::new();
+    working.spawn(async move {
         let done = match call {
-            Ok((desk, request)) => desk.carry_out(request, &answers).await.map_err(|error| error.failure()),
+            Ok((desk, request)) => carry_out(&desk, request, &turns, &answers).await,
             Err(text) => Err(Failure { text, kind: FailureKind::Usage }),
         };
         // Who has gone does not miss it.
@@ -132,32 +145,47 @@ async fn answer(stream: UnixStream, board: Arc<Board>) {
             let _ = answers.give(Answer::Failed(failure)).await;
         }
         let _ = answers.give(Answer::End).await;
-    };
-    let tell = async {
-        while let Some(answer) = from.recv().await {
-            let Ok(mut line) = serde_json::to_vec(&answer) else { return };
-            line.push(b'\n');
-            if !matches!(timeout(PATIENCE, write.write_all(&line)).await, Ok(Ok(()))) {
-                return;
-            }
+    });
+    loop {
+        let answer = match timeout(HEARD_EVERY, from.recv()).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => break,
+            Err(_) => Answer::AtWork,
+        };
+        let Some(line) = as_line(answer, &beside).await else { return };
+        if !matches!(timeout(PATIENCE, write.write_all(&line)).await, Ok(Ok(()))) {
+            return;
         }
-        let _ = write.shutdown().await;
+    }
+    let _ = write.shutdown().await;
+}
+
+/// Carries a request out, one that holds rows when it is its turn.
+async fn carry_out(desk: &Desk, request: Request, turns: &Semaphore, answers: &Answers) -> Result<(), Failure> {
+    let _turn = match request {
+        Request::Status | Request::Pause | Request::Resume | Request::Flush => None,
+        _ => Some(timeout(TURN_MAX, turns.acquire()).await.map_err(|_| Failure {
+            text: format!("{TURNS} other commands are being answered: try again when they have ended"),
+            kind: FailureKind::Other,
+        })?),
     };
-    // Whoever hangs up ends what was done for them: every step of it is whole.
-    tokio::select! {
-        () = tell => {}
-        () = async { work.await; std::future::pending().await } => {}
-        () = hung_up(&mut reader) => {}
+    desk.carry_out(request, answers).await.map_err(|error| error.failure())
+}
+
+/// An answer as it is sent; `None` for what cannot be written. Many rows are a step of their own, off the async threads.
+async fn as_line(answer: Answer, beside: &Beside) -> Option<Vec<u8>> {
+    let write = |answer: &Answer| {
+        let mut line = serde_json::to_vec(answer).ok()?;
+        line.push(b'\n');
+        Some(line)
+    };
+    match answer {
+        Answer::Records(_) => beside.step(spawn_blocking(move || write(&answer))).await.ok()?,
+        other => write(&other),
     }
 }
 
-/// They have nothing more to say that matters: what comes is their end.
-async fn hung_up(reader: &mut (impl tokio::io::AsyncRead + Unpin)) {
-    let mut ignored = [0; 512];
-    while matches!(reader.read(&mut ignored).await, Ok(1..)) {}
-}
-
-type Understood = (Arc<super::board::Desk>, crate::queue::Request);
+type Understood = (Arc<Desk>, Request);
 
 fn understood(line: &str, board: &Board, allowed: bool) -> Result<Understood, String> {
     if !allowed {

@@ -1,15 +1,20 @@
 //! What the daemon serves over HTTP: the status page, `/status.json`, `/metrics`, `/healthz`. Reading only.
 //!
 //! The one rule: whoever connects, however many and with whatever, capture and delivery do not notice: heads are bounded, slow ones are cut off,
-//! and of too many connections the oldest goes.
+//! of too many connections the oldest goes, and what takes a while to look up is looked up once for all who ask.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
     body::Body,
     extract::State as Shared,
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{HeaderMap, Request, StatusCode, header, uri::Authority},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -22,7 +27,9 @@ use hyper_util::{
 use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Mutex,
     task::{AbortHandle, JoinSet},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +41,7 @@ use super::{
 };
 use crate::{
     domain::Micros,
-    queue::{Beside, Filter, Group, look},
+    queue::{Filter, Group, look},
     sender::helm::Traffic,
 };
 
@@ -50,6 +57,12 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Groups of parked rows that are shown of a destination.
 const GROUPS_MAX: usize = 20;
+/// How long they may take to be gathered.
+const GROUPING_MAX: Duration = Duration::from_secs(5);
+/// What was looked up is good for so long.
+const FRESH: Duration = Duration::from_secs(2);
+/// The pause after the address could not be had.
+const LISTEN_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is served, and how.
 pub struct Site {
@@ -63,6 +76,20 @@ pub struct Site {
     pub stall_max: Duration,
     /// The gateway's clock.
     pub clock: fn() -> Micros,
+    /// What was looked up last, and when.
+    pub seen: Seen,
+}
+
+/// What takes a while to look up of each destination, for whoever asks soon after.
+pub type Seen = Mutex<Option<(Instant, Arc<Vec<Depth>>)>>;
+
+/// What takes a while to look up of a destination.
+#[derive(Debug, Default)]
+pub struct Depth {
+    /// Its history, a minute each.
+    pub minutes: Vec<Minute>,
+    /// Its parked rows by reason; `None` where there are too many to go through for a page.
+    pub parked: Option<Vec<Group>>,
 }
 
 /// One destination as it was looked at.
@@ -103,22 +130,36 @@ impl Site {
         told.collect()
     }
 
-    /// The history of every destination, and what is parked there.
-    async fn depth(&self, now: Micros) -> Vec<(Vec<Minute>, Vec<Group>)> {
+    /// The history of every destination, and what is parked there. Whoever asks meanwhile gets the same.
+    async fn depth(&self, now: Micros) -> Arc<Vec<Depth>> {
+        let mut seen = self.seen.lock().await;
+        if let Some((at, depth)) = &*seen
+            && at.elapsed() < FRESH
+        {
+            return Arc::clone(depth);
+        }
         let to = u32::try_from(now.0 / 60_000_000).unwrap_or(0);
         let mut found = Vec::new();
         for desk in self.board.desks() {
             let folder = desk.folder.clone();
             let read = tokio::task::spawn_blocking(move || history::read(&folder, to.saturating_sub(history::MINUTES), to));
             let minutes = read.await.unwrap_or_default();
-            let mut groups = match desk.outbox() {
-                Some(outbox) => look::groups(&outbox, &Filter::default(), Beside::Loops).await.unwrap_or_default(),
-                None => Vec::new(),
+            let beside = desk.beside();
+            let groups = desk.while_open(async |outbox| look::groups(&outbox, &Filter::default(), &beside).await);
+            let parked = match timeout(GROUPING_MAX, groups).await {
+                Ok(Some(Ok(mut groups))) => {
+                    groups.truncate(GROUPS_MAX);
+                    Some(groups)
+                }
+                // It closed, or does not open.
+                Ok(None) => Some(Vec::new()),
+                Ok(Some(Err(_))) | Err(_) => None,
             };
-            groups.truncate(GROUPS_MAX);
-            found.push((minutes, groups));
+            found.push(Depth { minutes, parked });
         }
-        found
+        let depth = Arc::new(found);
+        *seen = Some((Instant::now(), Arc::clone(&depth)));
+        depth
     }
 }
 
@@ -139,6 +180,10 @@ async fn admitted(Shared(site): Shared<Arc<Site>>, request: Request<Body>, next:
         let ask = [(header::WWW_AUTHENTICATE, "Basic realm=\"packhorse: the token is the password\"")];
         return (StatusCode::UNAUTHORIZED, ask, "a token is needed\n").into_response();
     }
+    if site.token.is_none() && request.headers().get(header::HOST).is_some_and(|host| !is_ours(host.as_bytes())) {
+        let text = "this name is not known here: ask for the address itself or for localhost, or set status.token_file\n";
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in
@@ -147,6 +192,15 @@ async fn admitted(Shared(site): Shared<Arc<Site>>, request: Request<Body>, next:
         headers.insert(name, header::HeaderValue::from_static(value));
     }
     response
+}
+
+/// Whether a page is asked for by an address or as localhost. Any other name may be somebody's who had it resolve to this machine, so that a browser
+/// here reads the page for them.
+fn is_ours(host: &[u8]) -> bool {
+    let Ok(authority) = std::str::from_utf8(host).unwrap_or_default().parse::<Authority>() else { return false };
+    let host = authority.host().trim_end_matches('.');
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
 }
 
 /// Whether a request shows the token, as a bearer or as the password of a browser's question.
@@ -230,14 +284,12 @@ async fn health(Shared(site): Shared<Arc<Site>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, sick.join("\n") + "\n").into_response()
 }
 
-/// Listens, and serves until stopped.
-///
-/// # Errors
-/// When the address cannot be had.
-pub async fn serve(listen: SocketAddr, site: Site, stop: CancellationToken) -> io::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
-    let address = listener.local_addr()?;
-    tracing::info!(page = %format!("http://{address}/"), "the status page is served");
+/// Listens, as soon as the address can be had, and serves until stopped.
+pub async fn serve(listen: SocketAddr, site: Site, stop: CancellationToken) {
+    let listener = tokio::select! {
+        listener = bound(listen) => listener,
+        () = stop.cancelled() => return,
+    };
     let router = router(Arc::new(site));
     let mut connections = JoinSet::new();
     let mut oldest = VecDeque::<AbortHandle>::new();
@@ -266,7 +318,26 @@ pub async fn serve(listen: SocketAddr, site: Site, stop: CancellationToken) -> i
         }
     }
     connections.shutdown().await;
-    Ok(())
+}
+
+/// An interface may come up after packhorse.
+async fn bound(listen: SocketAddr) -> TcpListener {
+    let mut is_told = false;
+    loop {
+        match TcpListener::bind(listen).await {
+            Ok(listener) => {
+                let address = listener.local_addr().unwrap_or(listen);
+                tracing::info!(page = %format!("http://{address}/"), "the status page is served");
+                return listener;
+            }
+            Err(error) if is_told => tracing::debug!(%listen, %error, "the status page cannot be served yet"),
+            Err(error) => {
+                is_told = true;
+                tracing::warn!(%listen, %error, "the status page cannot be served: it is tried again; or set status.listen");
+            }
+        }
+        tokio::time::sleep(LISTEN_PAUSE).await;
+    }
 }
 
 async fn connection(socket: TcpStream, router: Router) {
@@ -274,12 +345,23 @@ async fn connection(socket: TcpStream, router: Router) {
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).max_buf_size(HEAD_BYTES_MAX);
     let served = http.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     // Whoever breaks off, or takes too long, is nobody's loss.
-    let _ = tokio::time::timeout(CONNECTION_MAX, served).await;
+    let _ = timeout(CONNECTION_MAX, served).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_is_not_ours_is_told_from_an_address() {
+        for ours in ["127.0.0.1:9130", "localhost:9130", "LOCALHOST", "localhost.:9130", "[::1]:9130", "[::1]", "192.168.4.1"] {
+            assert!(is_ours(ours.as_bytes()), "{ours}");
+        }
+        for other in ["rebind.example:9130", "127.0.0.1.example", "localhost.example:9130", "", ":9130", "[::1", "\u{fffd}"] {
+            assert!(!is_ours(other.as_bytes()), "{other}");
+        }
+        assert!(!is_ours(b"\xff\xfe"));
+    }
 
     #[test]
     fn a_token_is_shown_as_a_bearer_or_as_a_password() {

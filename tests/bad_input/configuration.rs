@@ -48,6 +48,8 @@ async fn modes_of_files_are_told() {
         (0o644, 0o600, "warning ", "source.url: a password stands here and every user of this machine can read the file"),
         (0o602, 0o600, "warning ", "has mode 0602: every user of this machine can change it; chmod o-w it"),
     ] {
+        // Others get to the files only where they may enter the folders above.
+        mode(scene.dir.path(), 0o755);
         mode(&scene.gateway.config(), of_config);
         mode(&token, of_token);
         told(&scene.check().await, 0, &[level, words]);

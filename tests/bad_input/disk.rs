@@ -109,7 +109,8 @@ async fn outboxes_of_former_destinations_are_told() {
     let disabled = good.replace("name = \"central\"", "name = \"central\"\nenabled = false");
     fs::write(scene.gateway.config(), disabled).unwrap();
     let check = scene.check().await;
-    told(&check, 0, &["ok ", "destination central: disabled, not looked at"]);
+    told(&check, 2, &["ok ", "destination central: disabled, not looked at"]);
+    told(&check, 2, &["problem ", "every [[destination]] is disabled", "set enabled = true for one"]);
     assert!(!stdout(&check).contains("warning "), "{}", stdout(&check));
 }
 

@@ -15,7 +15,7 @@ async fn a_wrong_password() {
     let reader = scene.source.reader();
     scene.source.run(&format!("ALTER USER {reader} IDENTIFIED BY 'changed'")).await;
     scene
-        .trouble("check user and password of the url", 3, 3, async |scene| {
+        .trouble("check the user and the password, and whether this user may log in from there", 3, 3, async |scene| {
             scene.source.run(&format!("ALTER USER {reader} IDENTIFIED BY 'secret'")).await;
         })
         .await;

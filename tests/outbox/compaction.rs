@@ -1,6 +1,9 @@
 //! The files shrink with what they hold.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use packhorse::{
     domain::Stream,
@@ -50,7 +53,7 @@ async fn compaction_keeps_all_that_is_live_and_the_epoch() {
     outbox.note_trouble(AT, "away".into()).await.unwrap();
     let (before, rows, parked) =
         (outbox.snapshot(), pending(&outbox, Stream::Reading).await.unwrap(), outbox.parked(10).await.unwrap());
-    let compacted = outbox.compact().await.unwrap();
+    let compacted = outbox.compact(|_, _| {}).await.unwrap();
     assert!(compacted.bytes_after < 2 * compacted.bytes_before, "{compacted:?}");
     // The same handle goes on, and so does the next one.
     let after = outbox.snapshot();
@@ -78,7 +81,7 @@ async fn readers_and_writers_go_on_through_compactions() {
         let outbox = outbox.clone();
         tokio::spawn(async move {
             for _ in 0..10 {
-                outbox.compact().await.unwrap();
+                outbox.compact(|_, _| {}).await.unwrap();
             }
         })
     };
@@ -92,4 +95,21 @@ async fn readers_and_writers_go_on_through_compactions() {
     compacting.await.unwrap();
     assert_eq!(pending(&outbox, Stream::Reading).await.unwrap(), crate::ends::readings(sent as i64..30_000));
     assert_balanced(&outbox);
+}
+
+#[tokio::test]
+async fn a_compaction_tells_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(dir.path(), 1).unwrap();
+    for page in 0..12 {
+        outbox.append(captured(page * 20_000..(page + 1) * 20_000)).await.unwrap();
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let teller = Arc::clone(&told);
+    outbox.compact(move |copied, all| teller.lock().unwrap().push((copied, all))).await.unwrap();
+    let told = told.lock().unwrap();
+    assert!(told.len() > 2, "{told:?}");
+    assert!(told.is_sorted_by(|before, after| before.0 < after.0 && before.1 == after.1), "{told:?}");
+    let (copied, all) = *told.last().unwrap();
+    assert!(copied == all && all > 512 << 10, "nobody has written meanwhile: {told:?}");
 }

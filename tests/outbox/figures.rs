@@ -66,7 +66,7 @@ async fn figures_of_bytes_written_and_of_opening() {
     }
     for _ in 0..5 {
         let (began, before) = (Instant::now(), written());
-        outbox.compact().await.unwrap();
+        outbox.compact(|_, _| {}).await.unwrap();
         println!(
             "a compaction with {} encoded bytes: writers wait {:.0?}, {} bytes written",
             outbox.snapshot().live_bytes(),

@@ -68,7 +68,7 @@ fn wherever_the_power_goes_a_discarded_row_stands_in_a_whole_file() {
         return;
     }
     let (mut before, mut between, mut after) = (0, 0, 0);
-    let around = Surroundings { beside: Beside::Nobody, now: Micros(7), disk_reserve_bytes: 0 };
+    let around = Surroundings { beside: &Beside::Nobody, now: Micros(7), disk_reserve_bytes: 0 };
     for (survives, seed) in [(Survives::Nothing, 0), (Survives::Reordered, seed())] {
         for change in 1.. {
             let mut machine = Machine::new();

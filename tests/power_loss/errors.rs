@@ -132,7 +132,7 @@ async fn survives_a_refused_compaction(fault: Fault, seed: u64, tally: &mut Tall
     let outbox = trial.opened(&data).await?;
     trial.change(&outbox, 20).await?;
     trial.machine.set_fault(Some(fault));
-    let refused = outbox.compact().await;
+    let refused = outbox.compact(|_, _| {}).await;
     assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
     trial.machine.set_fault(None);
     trial.change(&outbox, 5).await?;

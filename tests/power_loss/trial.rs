@@ -226,7 +226,7 @@ impl<'a> Trial<'a> {
             Opened::NoPower | Opened::Told => return Ok(End::Told),
         };
         self.machine.arm(cut);
-        let end = match within(outbox.compact()).await? {
+        let end = match within(outbox.compact(|_, _| {})).await? {
             Ok(_) => End::Lost(Phase::Idle),
             Err(_) if !self.has_power() => End::Lost(Phase::Compaction),
             Err(error) => return Err(Failure(format!("a healthy disk, and yet: {}", chain(&error)))),

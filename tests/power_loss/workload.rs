@@ -218,6 +218,6 @@ pub async fn make(outbox: &Outbox, change: Change) -> Result<(), StoreError> {
         Change::Intend(intent) => outbox.intend(intent).await,
         Change::IntendCreate(what) => outbox.intend_create(what.map(|what| CreateIntent { what, patience_ms: 5_000 })).await,
         Change::NoteTrouble { at, trouble } => outbox.note_trouble(at, trouble).await,
-        Change::Compact => outbox.compact().await.map(drop),
+        Change::Compact => outbox.compact(|_, _| {}).await.map(drop),
     }
 }

@@ -87,6 +87,14 @@ async fn files_are_made_smaller_beside_a_running_daemon_and_a_disabled_destinati
     scene.says(&["queue", "verify"], 0, "360 records read").await;
     assert_eq!(scene.lines(&["queue", "list", "--json", "--limit", "100000"]).await.len() as u64, READINGS + STATES);
     scene.says(&["queue", "list", "--destination", "later"], 2, "does not serve destination 'later'").await;
+    let told = scene.says(&["queue", "status"], 0, "later: disabled in the configuration, and it has no outbox").await;
+    assert!(!told.contains("no outbox yet"), "{told}");
+    std::fs::create_dir_all(scene.gateway.data_dir().join("later/gen-000001")).unwrap();
+    std::fs::copy(scene.gateway.data_dir().join("central/CURRENT"), scene.gateway.data_dir().join("later/CURRENT")).unwrap();
+    scene.says(&["queue", "status"], 0, "later: disabled in the configuration; its outbox keeps what is in it").await;
+    let status = scene.json(&["queue", "status", "--json"]).await;
+    assert_eq!(status["disabled"], serde_json::json!([{ "destination": "later", "has_outbox": true }]), "{status}");
+    assert_eq!(status["without_outbox"], serde_json::json!([]), "{status}");
     scene.central.restart().await;
     scene.arrives().await;
 }

@@ -8,7 +8,8 @@ async fn every_look_at_a_stopped_outbox_is_right_and_changes_nothing() {
     every_look_is_right(&scene).await;
     let status = scene.json(&["queue", "status", "--json"]).await;
     assert_eq!(status["destinations"][0]["state"], "stopped");
-    scene.says(&["queue", "status", "--critical-age", "1s"], 2, "CRITICAL central").await;
+    let told = scene.says(&["queue", "status", "--critical-age", "1s"], 2, "CRITICAL central").await;
+    assert!(told.starts_with("CRITICAL"), "monitoring shows the first line: {told}");
     scene.says(&["queue", "flush"], 3, "packhorse is stopped").await;
     scene.says(&["queue", "repair"], 0, "is whole").await;
 
@@ -53,5 +54,21 @@ async fn an_export_to_a_full_stick_fails_and_leaves_no_half_file() {
     let output = command.output().unwrap();
     code(&output, 1);
     assert!(text(&output.stderr).contains("failed, and left no file"), "{}", text(&output.stderr));
-    assert!(!file.exists() && !file.with_extension("jsonl.part").exists());
+    let left: Vec<_> = scene.dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("stick.jsonl")), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_told_when_nothing_is_meant_and_when_nothing_has_ever_run() {
+    let scene = Scene::set().await;
+    let none = "central: no outbox yet";
+    scene.says(&["-qq", "queue", "list"], 0, none).await;
+    scene.says(&["-qq", "queue", "parked", "show"], 0, none).await;
+    scene.says(&["-qq", "queue", "status", "--alarm-age", "1h"], 0, none).await;
+    scene.says(&["-qq", "queue", "show", "reading", "1"], 1, none).await;
+    assert!(scene.lines(&["-qq", "queue", "list", "--json"]).await.is_empty());
+    code(&scene.gateway.output(&["run", "--once", "--deadline", "4s"]).await, 1);
+    scene.says(&["-qq", "queue", "list", "--node", "424242"], 0, "central: no rows that wait are meant by this").await;
+    scene.says(&["-qq", "queue", "parked", "show"], 0, "central: no rows that are parked are meant by this").await;
+    assert!(scene.lines(&["-qq", "queue", "list", "--json", "--node", "424242"]).await.is_empty());
 }

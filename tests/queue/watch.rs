@@ -90,8 +90,16 @@ async fn shown(scene: &Scene, args: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_fit_the_terminal_and_long_work_shows_a_bar() {
     let mut scene = Scene::captured().await;
+    let status = shown(&scene, &["queue", "status"]).await;
+    assert!(status.lines().all(|line| line.chars().count() <= 80), "{status}");
+    assert!(status.lines().any(|line| line.starts_with("  reading ") && line.contains('/')), "the watermark has room: {status}");
+    assert!(status.lines().any(|line| line.starts_with("  last error") && line.contains(" UTC: ")), "{status}");
     let list = shown(&scene, &["queue", "list", "--limit", "3"]).await;
     assert!(list.lines().all(|line| line.chars().count() <= 80) && list.contains("nodeId"), "{list}");
+    scene.gateway.set_env("FAILPOINTS", "compact:filled=sleep(1500)");
+    let compact = shown(&scene, &["queue", "compact"]).await;
+    assert!(compact.contains("central: █") && compact.contains(" KiB, ") && compact.contains(" left"), "{compact}");
+    assert!(compact.contains("central: ") && compact.contains(" before, "), "{compact}");
     scene.central.restart().await;
     // Long enough to be looked at.
     scene.gateway.set_env("FAILPOINTS", "deliver:sending=sleep(1500)");

@@ -18,7 +18,7 @@ pub mod proxy;
 pub mod scene;
 pub mod small_disk;
 
-pub use compare::{Comparison, compare};
+pub use compare::{Comparison, compare, is_equal};
 pub use database::{Database, Schema};
 pub use greenhouse::{Loaded, load_greenhouse};
 pub use mariadb::Mariadb;

@@ -1,6 +1,6 @@
 //! Late rows and wrong clocks, in virtual time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::*;
 
@@ -86,12 +86,13 @@ async fn a_clock_that_is_set_back_loses_nothing_and_says_of_repeats_that_they_ar
 async fn go_on(source: &mut Scripted, outbox: &Outbox, time: Duration) {
     let stop = CancellationToken::new();
     let stopper = stop.clone();
-    let stopped = tokio::spawn(async move {
+    let timer = tokio::spawn(async move {
         sleep(time).await;
         stopper.cancel();
     });
-    run(source, outbox, &options(), Until::Stopped, retry(), &stop).await.unwrap();
-    stopped.await.unwrap();
+    let options = Options { poll_interval: (time / 200).max(options().poll_interval), ..options() };
+    run(source, outbox, &options, Until::Stopped, retry(), &stop).await.unwrap();
+    timer.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,6 +115,64 @@ async fn what_was_counted_by_the_day_or_the_month_stays_known_when_the_clock_goe
             let entered = assert_all_entered(&outbox, &source).await;
             assert!(entered.values().all(|(new, _)| *new == 1), "{entered:?}");
         }
+    }
+}
+
+/// One random play: the clock jumps to anywhere again and again, rows come with its time or with the true one, and polls go on between for seconds or
+/// for hours.
+async fn play_with_the_clock(seed: u64) {
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+    let mut chance = StdRng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = outbox(dir.path());
+    let mut source = Scripted::new(every_ten_minutes(NOW - 2 * HOUR, NOW).collect());
+    let offsets = [
+        0,
+        0,
+        0,
+        90,
+        -90,
+        40 * 60,
+        -3 * HOUR,
+        30 * HOUR,
+        -50 * HOUR,
+        -40 * 24 * HOUR,
+        70 * 24 * HOUR,
+        -500 * 24 * HOUR,
+        900 * 24 * HOUR,
+    ];
+    let mut play = format!("seed {seed}:");
+    for _ in 0..chance.random_range(4..14) {
+        if chance.random_bool(0.6) {
+            source.clock = offsets[chance.random_range(0..offsets.len())];
+            source.began = Instant::now();
+        }
+        let now = NOW + source.clock + source.began.elapsed().as_secs() as i64;
+        let at = if chance.random_bool(0.8) { now } else { NOW - chance.random_range(0..50) * HOUR };
+        let node = chance.random_range(1..3);
+        let steps = chance.random_range(0..8);
+        source.readings.extend((0..steps).map(|step| (at - step * 20, node, 0, None)));
+        source.readings.sort_unstable();
+        source.readings.dedup();
+        let seconds = if chance.random_bool(0.7) { chance.random_range(1..40) } else { chance.random_range(60..30_000) };
+        let _ = write!(play, " clock {:+} s, {steps} rows at {:+} s, {seconds} s;", source.clock, at - NOW);
+        go_on(&mut source, &outbox, Duration::from_secs(seconds)).await;
+        let entered = entered(&outbox).await;
+        assert!(entered.values().all(|(new, _)| *new <= 1), "a row entered as new twice: {play} {entered:?}");
+    }
+    // The clock stays right, and a day later everything is there.
+    source.clock = 0;
+    source.began = Instant::now();
+    go_on(&mut source, &outbox, Duration::from_hours(26)).await;
+    let entered = assert_all_entered(&outbox, &source).await;
+    assert!(entered.values().all(|(_, repeats)| *repeats <= 60), "{play} {entered:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_plays_with_the_clock_lose_nothing_and_take_nothing_for_new_twice() {
+    let plays = if std::env::var_os("PACKHORSE_LONG").is_some() { 2_000 } else { 12 };
+    for seed in 0..plays {
+        play_with_the_clock(seed).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What `check` says of the configuration and of the files that it names.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
 use super::Finding;
 use crate::{
@@ -22,16 +22,31 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     parts.extend(config.receiver.as_ref().map(|receiver| format!("receiver {}", receiver.database)));
     let mut findings = vec![Finding::ok(CONFIG, format!("{}: {}", config.origin, parts.join(", ")))];
     findings.extend(config.warnings.iter().map(|warning| Finding::warning(CONFIG, warning)));
-    match (&config.source, config.destinations.is_empty(), &config.receiver) {
-        (Some(_), false, _) | (None, true, Some(_)) => {}
-        (Some(_), true, _) => findings.push(Finding::warning(CONFIG, "there is no [[destination]]: `packhorse run` needs one")),
-        (None, _, _) => findings.push(Finding::warning(CONFIG, "there is no [source]: `packhorse run` needs one")),
-    }
+    findings.extend(unable_to_run(config));
     findings.extend(mode("the configuration", Path::new(&config.origin), Reading::Open));
     for (key, path) in &config.secret_files {
         findings.extend(mode(&format!("the file of {key}"), path, Reading::Told));
     }
     findings
+}
+
+/// What `packhorse run` refuses to start without. A configuration of the receiver alone needs none of it.
+fn unable_to_run(config: &Config) -> Vec<Finding> {
+    if config.receiver.is_some() && config.source.is_none() && config.destinations.is_empty() {
+        return Vec::new();
+    }
+    let missing = [config.need_source().err(), config.need_destinations().err()].into_iter().flatten().map(|error| match error {
+        ConfigError::Missing { section, write, .. } => {
+            Finding::problem(CONFIG, format!("there is no {section}, and `packhorse run` needs one"), write)
+        }
+        other => Finding::trouble(CONFIG, chain(&other)),
+    });
+    let all_disabled = !config.destinations.is_empty() && config.destinations.iter().all(|destination| !destination.enabled);
+    let idle = all_disabled.then(|| {
+        let text = "every [[destination]] is disabled, and `packhorse run` needs one that is not";
+        Finding::problem(CONFIG, text, "set enabled = true for one, or stop the service")
+    });
+    missing.chain(idle).map(|finding| finding.exiting(Exit::Usage)).collect()
 }
 
 /// Whether it matters that all users can read a file.
@@ -63,6 +78,9 @@ pub(super) fn errors(error: &ConfigError) -> Vec<Finding> {
             let finding =
                 |problem: &Problem| Finding::problem(CONFIG, format!("{origin}: {}", problem.what()), problem.write.clone());
             problems.iter().map(finding).collect()
+        }
+        ConfigError::Unreadable { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+            vec![Finding::trouble(CONFIG, chain(error))]
         }
         ConfigError::NotFound | ConfigError::Unreadable { .. } | ConfigError::Missing { .. } => {
             vec![Finding::problem(CONFIG, chain(error), "see docs/configuration.md")]

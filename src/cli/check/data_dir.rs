@@ -61,10 +61,15 @@ fn missing(config: &Config, path: &Path) -> Vec<Finding> {
 }
 
 fn existing(config: &Config, path: &Path) -> Vec<Finding> {
-    let mut findings = vec![match look::probe(path) {
-        Ok(()) => Finding::ok(DATA_DIR, format!("{} can be written", path.display())),
-        Err(error) => unusable(path, &error),
-    }];
+    let mut findings = match look::probe(path) {
+        Ok(()) => vec![Finding::ok(DATA_DIR, format!("{} can be written", path.display()))],
+        // Whoever may not look into it finds the same in whatever else is asked.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && std::fs::read_dir(path).is_err() => {
+            let advice = "run check as root or as the user that packhorse runs as, or give that user the right to write there";
+            return vec![Finding::problem(DATA_DIR, format!("{} cannot be used ({error})", path.display()), advice)];
+        }
+        Err(error) => vec![unusable(path, &error)],
+    };
     findings.push(match look::owner(path) {
         Ok(Some(holder)) => Finding::ok(DATA_DIR, format!("in use by a running packhorse (process {holder})")),
         Ok(None) => Finding::ok(DATA_DIR, "no packhorse runs on it now"),

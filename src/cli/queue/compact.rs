@@ -26,7 +26,7 @@ pub fn run(args: &CompactArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let (way, destinations) = Way::to(context, &config, args.destination.as_deref())?;
     for destination in destinations {
-        let mut progress = Progress::new(None, Verbosity::of(&context.global));
+        let mut progress = Progress::of(format!("{}: ", destination.name), "KiB", None, Verbosity::of(&context.global));
         way.ask(destination, Request::Compact, |answer| tell(&destination.name, answer, &mut progress))?;
     }
     Ok(Exit::Done)

@@ -11,10 +11,11 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{Way, list, select::Select};
+use super::{Way, each, list, select::Select};
 use crate::{
     cli::{
         CliError, Context, Exit,
+        interrupt::Undone,
         progress::{Progress, Verbosity},
     },
     domain::Stream,
@@ -57,7 +58,7 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<Exit, CliError> {
     let mut target = Target::open(args.output.as_deref())?;
     let mut export = Export { format: args.format, select: &args.select, headed: false, rows: 0 };
     let mut progress = Progress::new(None, Verbosity::of(&context.global));
-    for destination in destinations {
+    let read = each(destinations, |destination| {
         let filter = args.select.filter(args.reason.as_deref());
         let request = if args.parked { Request::ParkedShow(filter, u64::MAX) } else { Request::List(filter, u64::MAX) };
         way.ask(destination, request, |answer| match answer {
@@ -72,9 +73,13 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<Exit, CliError> {
                 Ok(())
             }
             _ => Ok(()),
-        })?;
-    }
+        })
+    });
     drop(progress);
+    // What can still be read of a damaged one is worth a file; a part of a whole one is not.
+    if !matches!(read, Ok(()) | Err(CliError::Damaged { .. })) {
+        return read.map(|()| Exit::Left);
+    }
     if !export.headed && args.format == Format::Csv {
         target.write(&export.head())?;
     }
@@ -82,7 +87,7 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<Exit, CliError> {
     if let Some(path) = &args.output {
         tracing::info!(file = %path.display(), rows = export.rows, "exported");
     }
-    Ok(Exit::Done)
+    read.map(|()| Exit::Done)
 }
 
 struct Export<'a> {
@@ -153,22 +158,42 @@ fn line(cells: &[String]) -> String {
 /// Where the export goes.
 enum Target {
     Stdout(io::StdoutLock<'static>),
-    File { file: BufWriter<File>, making: PathBuf, path: PathBuf },
+    /// A device or a pipe, which has no content of its own.
+    Stream(File, PathBuf),
+    File {
+        file: BufWriter<File>,
+        making: Undone,
+        path: PathBuf,
+    },
 }
 
 impl Target {
     fn open(path: Option<&Path>) -> Result<Self, CliError> {
         let Some(path) = path else { return Ok(Self::Stdout(io::stdout().lock())) };
+        let there = std::fs::metadata(path).map(|found| found.file_type());
+        let path = match &there {
+            Ok(kind) if kind.is_dir() => {
+                return Err(CliError::Usage(format!("{} is a folder: name a file in it", path.display())));
+            }
+            Ok(kind) if !kind.is_file() => {
+                let file = File::options().write(true).open(path).map_err(|cause| failed(path, cause))?;
+                return Ok(Self::Stream(file, path.to_owned()));
+            }
+            // Behind a link.
+            Ok(_) => std::fs::canonicalize(path).map_err(|cause| failed(path, cause))?,
+            Err(_) => path.to_owned(),
+        };
         let mut making = path.as_os_str().to_owned();
-        making.push(".part");
-        let making = PathBuf::from(making);
-        let file = File::create(&making).map_err(|cause| failed(path, cause))?;
-        Ok(Self::File { file: BufWriter::new(file), making, path: path.to_owned() })
+        making.push(format!(".{}.part", std::process::id()));
+        let making = Undone::new(PathBuf::from(making));
+        let file = File::create_new(making.path()).map_err(|cause| failed(&path, cause))?;
+        Ok(Self::File { file: BufWriter::new(file), making, path })
     }
 
     fn write(&mut self, text: &str) -> Result<(), CliError> {
         match self {
             Self::Stdout(out) => out.write_all(text.as_bytes()).map_err(CliError::Output),
+            Self::Stream(file, path) => file.write_all(text.as_bytes()).map_err(|cause| failed(path, cause)),
             Self::File { file, path, .. } => file.write_all(text.as_bytes()).map_err(|cause| failed(path, cause)),
         }
     }
@@ -176,21 +201,23 @@ impl Target {
     fn finish(mut self) -> Result<(), CliError> {
         match &mut self {
             Self::Stdout(out) => out.flush().map_err(CliError::Output),
+            Self::Stream(..) => Ok(()),
             Self::File { file, making, path } => {
-                let whole = file.flush().and_then(|()| file.get_ref().sync_all()).and_then(|()| std::fs::rename(&making, &path));
+                let whole = file
+                    .flush()
+                    .and_then(|()| file.get_ref().sync_all())
+                    .and_then(|()| std::fs::rename(making.path(), &path))
+                    .and_then(|()| sync_folder(path));
                 whole.map_err(|cause| failed(path, cause))
             }
         }
     }
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        // Of a whole one nothing is left under this name.
-        if let Self::File { making, .. } = self {
-            let _ = std::fs::remove_file(making);
-        }
-    }
+/// So that the file's name is on the disk as well.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn failed(path: &Path, cause: io::Error) -> CliError {

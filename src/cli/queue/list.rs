@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::{
-    Way,
+    Way, each,
     select::Select,
     table::{self, Align, Table},
 };
@@ -32,10 +32,11 @@ pub struct ListArgs {
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
-    for destination in destinations {
+    each(destinations, |destination| {
         let mut shown = Shown::new(&destination.name, "that wait", args.json);
         way.ask(destination, Request::List(args.select.filter(None), args.limit), |answer| shown.answer(answer))?;
-    }
+        shown.end()
+    })?;
     Ok(Exit::Done)
 }
 
@@ -46,35 +47,56 @@ pub(super) struct Shown<'a> {
     what: &'a str,
     json: bool,
     headed: Option<Stream>,
+    /// Whether it was said why there are none.
+    is_told: bool,
 }
 
 impl<'a> Shown<'a> {
     pub(super) fn new(destination: &'a str, what: &'a str, json: bool) -> Self {
-        Self { destination, what, json, headed: None }
+        Self { destination, what, json, headed: None, is_told: false }
     }
 
     pub(super) fn answer(&mut self, answer: Answer) -> Result<(), CliError> {
         match answer {
-            Answer::Absent => tracing::info!(destination = self.destination, "no outbox yet"),
+            Answer::Absent if self.json => tracing::info!(destination = self.destination, "no outbox yet"),
+            Answer::Absent => {
+                self.is_told = true;
+                say(&format!("{}: no outbox yet, `packhorse run` makes it\n", self.destination))?;
+            }
             Answer::Records(records) if self.json => {
                 let lines = records.rows.iter().map(|record| json(self.destination, records.stream, record) + "\n");
                 say(&lines.collect::<String>())?;
             }
             Answer::Records(records) => {
                 let mut text = String::new();
-                let is_new = self.headed.replace(records.stream) != Some(records.stream);
-                if is_new {
+                let mut heads = Heads::Above;
+                if self.headed.replace(records.stream) != Some(records.stream) {
+                    heads = Heads::New;
                     text = format!("{}: {} {}\n", self.destination, records.stream.plural(), self.what);
                 }
-                say(&(text + &as_table(&records, is_new)))?;
+                say(&(text + &as_table(&records, &heads)))?;
             }
             _ => {}
         }
         Ok(())
     }
+
+    /// People are told that there was nothing; for machines no line says it.
+    pub(super) fn end(&self) -> Result<(), CliError> {
+        if self.json || self.is_told || self.headed.is_some() {
+            return Ok(());
+        }
+        say(&format!("{}: no rows {} are meant by this\n", self.destination, self.what))
+    }
 }
 
-fn as_table(records: &Records, with_head: bool) -> String {
+/// Whether the heads of a table have been shown.
+enum Heads {
+    New,
+    Above,
+}
+
+fn as_table(records: &Records, heads_are: &Heads) -> String {
     let has_seq = records.rows.iter().any(|record| record.seq.is_some());
     let columns = records.stream.spec().columns.iter().map(|column| (column.name, Align::Right));
     let why = [("parked at", Align::Left), ("why", Align::Left)];
@@ -86,8 +108,10 @@ fn as_table(records: &Records, with_head: bool) -> String {
         let why = [&record.parked_at, &record.reason].into_iter().flatten().cloned();
         table.row(seq.chain(record.cells.iter().map(cell)).chain(why).collect());
     }
-    let text = table.to_text(table::width());
-    if with_head { text } else { text.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned()) }
+    match heads_are {
+        Heads::New => table.to_text(table::width()),
+        Heads::Above => table.to_more_text(table::width()),
+    }
 }
 
 /// A value for people.

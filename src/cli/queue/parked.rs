@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    Way,
+    Way, each,
     list::{self, Shown},
     select::Select,
     steer::{agreed, tell},
@@ -94,7 +94,7 @@ fn groups(args: &LookArgs, context: &Context) -> Result<Exit, CliError> {
     let config = context.config()?;
     let (way, destinations) = Way::to(context, &config, args.select.destination.as_deref())?;
     let mut found = Vec::new();
-    for destination in destinations {
+    let shown = each(destinations, |destination| {
         let mut of_this = Vec::new();
         let asked = way.ask(destination, Request::ParkedList(args.select.filter(args.reason.as_deref())), |answer| {
             if let Answer::Groups(groups) = answer {
@@ -107,12 +107,12 @@ fn groups(args: &LookArgs, context: &Context) -> Result<Exit, CliError> {
         } else {
             say(&as_text(&destination.name, &of_this))?;
         }
-        asked?;
-    }
+        asked
+    });
     if args.json {
         say(&format!("{}\n", json!({ "groups": found })))?;
     }
-    Ok(Exit::Done)
+    shown.map(|()| Exit::Done)
 }
 
 fn as_text(destination: &str, groups: &[Group]) -> String {
@@ -159,11 +159,12 @@ fn rows(args: &ShowArgs, context: &Context) -> Result<Exit, CliError> {
     let look = &args.look;
     let config = context.config()?;
     let (way, destinations) = Way::to(context, &config, look.select.destination.as_deref())?;
-    for destination in destinations {
+    each(destinations, |destination| {
         let mut shown = Shown::new(&destination.name, "that are parked", look.json);
         let request = Request::ParkedShow(look.select.filter(look.reason.as_deref()), args.limit);
         way.ask(destination, request, |answer| shown.answer(answer))?;
-    }
+        shown.end()
+    })?;
     Ok(Exit::Done)
 }
 

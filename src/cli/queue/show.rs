@@ -48,10 +48,8 @@ pub fn run(args: &ShowArgs, context: &Context) -> Result<Exit, CliError> {
             exit = Exit::Done;
             say(&if args.json { as_json(&destination.name, &detail) } else { as_text(&destination.name, &detail) })
         }
-        Answer::Absent => {
-            tracing::info!(destination = destination.name, "no outbox yet");
-            Ok(())
-        }
+        Answer::Absent if args.json => Ok(()),
+        Answer::Absent => say(&format!("{}: no outbox yet, `packhorse run` makes it\n", destination.name)),
         _ => Ok(()),
     })?;
     Ok(exit)

@@ -4,16 +4,21 @@ use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
 
-use super::{Way, cannot_look, table, unowned};
+use super::{
+    Way, cannot_look,
+    table::{self, Align, Table},
+    unowned,
+};
 use crate::{
     cli::{CliError, Context, Exit, narrowed, say},
     config::{Config, Destination, units},
     daemon,
     domain::{Position, Stream},
     mysql::{self, MysqlSource},
+    outbox::look,
     ports::{Order, PageRequest, Source as _, SourceError},
     queue::{Answer, Request},
-    status::{self, DestinationStatus, State},
+    status::{self, DestinationStatus, Figures, State},
 };
 
 /// How long the source may take to say what it still has.
@@ -30,13 +35,13 @@ pub struct StatusArgs {
     /// Only this destination
     #[arg(long, value_name = "NAME")]
     pub destination: Option<String>,
-    /// Exit with 1 when the oldest row has waited longer, such as 1h
+    /// Exit with 1 when the oldest row has waited longer, or the source could not be read for longer, such as 1h
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub alarm_age: Option<Duration>,
     /// Exit with 1 when more rows than this wait
     #[arg(long, value_name = "ROWS")]
     pub alarm_depth: Option<u64>,
-    /// Exit with 2 when the oldest row has waited longer
+    /// Exit with 2 when either of that has lasted longer
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub critical_age: Option<Duration>,
     /// Show it again and again, every 2s or as often as this says, until Ctrl-C
@@ -86,7 +91,7 @@ fn once(
     destinations: &[&Destination],
 ) -> Result<(Exit, String), CliError> {
     let mut found = Vec::new();
-    let mut missing = Vec::new();
+    let (mut missing, mut disabled) = (Vec::new(), Vec::new());
     let way = Way::find(context, config)?;
     for destination in destinations {
         let mut answered = None;
@@ -101,8 +106,20 @@ fn once(
                 Ok(())
             })
         };
-        asked?;
+        match asked {
+            Ok(()) => {}
+            // The others are shown all the same.
+            Err(CliError::Usage(why)) if args.destination.is_none() => {
+                answered = Some((status::of_closed(&destination.name, &why, None, daemon::clock()), Vec::new()));
+            }
+            Err(error @ CliError::Failed { .. }) => {
+                let why = crate::chain(&error);
+                answered = Some((status::of_closed(&destination.name, &why, None, daemon::clock()), Vec::new()));
+            }
+            Err(error) => return Err(error),
+        }
         match answered {
+            None if !destination.enabled => disabled.push(destination.name.as_str()),
             None => missing.push(destination.name.as_str()),
             Some((mut status, marks)) => {
                 context.block_on(async {
@@ -122,16 +139,44 @@ fn once(
     } else {
         Vec::new()
     };
+    let kept = match disabled.as_slice() {
+        [_, ..] if has_run => {
+            look::outboxes(&config.gateway.data_dir).map_err(|cause| cannot_look(&config.gateway.data_dir, cause))?
+        }
+        [] | [_, ..] => Vec::new(),
+    };
+    let disabled: Vec<(&str, bool)> = disabled.into_iter().map(|name| (name, kept.iter().any(|kept| kept == name))).collect();
     let alarms: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.alarm_age, args.alarm_depth)).collect();
     let critical: Vec<String> = found.iter().flat_map(|status| status::alarms(status, args.critical_age, None)).collect();
     let text = if args.json {
         let told: Vec<_> = alarms.iter().chain(&critical).collect();
-        let told = serde_json::json!({ "destinations": found, "without_outbox": missing, "unowned": unowned, "alarms": told });
+        let disabled: Vec<_> = (disabled.iter())
+            .map(|(name, has_outbox)| serde_json::json!({ "destination": name, "has_outbox": has_outbox }))
+            .collect();
+        let told = serde_json::json!({
+            "destinations": found, "without_outbox": missing, "disabled": disabled, "unowned": unowned, "alarms": told
+        });
         format!("{told}\n")
     } else {
-        let mut text: String = found.iter().map(as_text).collect();
+        // Monitoring shows the first line.
+        let mut text = String::new();
+        for alarm in &critical {
+            let _ = writeln!(text, "CRITICAL {alarm}");
+        }
+        for alarm in &alarms {
+            let _ = writeln!(text, "ALARM {alarm}");
+        }
+        text.extend(found.iter().map(as_text));
         for name in missing {
             let _ = writeln!(text, "{name}: no outbox yet, `packhorse run` makes it");
+        }
+        for (name, has_outbox) in disabled {
+            let kept = if has_outbox {
+                "; its outbox keeps what is in it, which is not sent: enable it, or stop packhorse to look into it"
+            } else {
+                ", and it has no outbox"
+            };
+            let _ = writeln!(text, "{name}: disabled in the configuration{kept}");
         }
         for name in unowned {
             let _ = writeln!(
@@ -139,15 +184,9 @@ fn once(
                 "{name}: an outbox that no destination owns; configure it again, or packhorse queue drop --name {name}"
             );
         }
-        for alarm in &critical {
-            let _ = writeln!(text, "CRITICAL {alarm}");
-        }
-        for alarm in &alarms {
-            let _ = writeln!(text, "ALARM {alarm}");
-        }
         text
     };
-    let is_closed = found.iter().any(|status| status.state == State::Closed);
+    let is_closed = found.iter().any(|status| status.state == State::Closed || status.figures == Figures::Unknown);
     let exit = if !critical.is_empty() {
         Exit::Usage
     } else if is_closed || !alarms.is_empty() {
@@ -201,6 +240,14 @@ async fn wanted(source: &mut MysqlSource, marks: &[Position]) -> Result<Vec<Sour
     Ok(streams.into_iter().map(lag).collect())
 }
 
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+fn shown(rows: Option<u64>) -> String {
+    rows.map_or_else(unknown, |rows| rows.to_string())
+}
+
 fn as_text(status: &DestinationStatus) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
@@ -212,36 +259,45 @@ fn as_text(status: &DestinationStatus) -> String {
     let _ = writeln!(
         text,
         "  waiting       {} records, {} encoded{}",
-        status.pending,
-        units::show_bytes(status.pending_bytes),
+        shown(status.pending),
+        status.pending_bytes.map_or_else(unknown, units::show_bytes),
         oldest.unwrap_or_default()
     );
-    let _ = writeln!(text, "  parked        {} records", status.parked);
+    let _ = writeln!(text, "  parked        {} records", shown(status.parked));
     for held in &status.held {
         let _ = writeln!(text, "                {} held until {} is mapped", held.rows, held.entity);
     }
-    let _ = writeln!(text, "  on disk       {}", units::show_bytes(status.disk_bytes));
-    let _ = writeln!(text, "  last success  {}", status.last_success.as_deref().unwrap_or("never"));
+    let _ = writeln!(text, "  on disk       {}", status.disk_bytes.map_or_else(unknown, units::show_bytes));
+    let last_success = match status.last_success.as_deref() {
+        Some(at) => moment(at),
+        None if status.figures == Figures::Outbox => "never".to_owned(),
+        None => unknown(),
+    };
+    let _ = writeln!(text, "  last success  {last_success}");
     if let Some(trouble) = &status.last_error {
-        let _ = writeln!(text, "  last error    {} {}", trouble.since, trouble.text);
+        let _ = writeln!(text, "  last error    {}: {}", moment(&trouble.since), trouble.text);
     }
-    let _ = writeln!(text, "  {:10} {:>10} {:>12} {:>8} {:>10}  watermark", "stream", "waiting", "delivered", "parked", "behind");
+    // As narrow as it can be: it should fit 80 columns.
+    let figures = ["waiting", "delivered", "parked", "behind"].map(|head| (head, Align::Right));
+    let mut table = Table::new([("stream", Align::Left)].into_iter().chain(figures).chain([("watermark", Align::Left)]));
     for stream in &status.streams {
         let behind = match stream.behind_source {
             None => "?".to_owned(),
             Some(rows) if rows >= BEHIND_MAX => format!(">={BEHIND_MAX}"),
             Some(rows) => rows.to_string(),
         };
-        let _ = writeln!(
-            text,
-            "  {:10} {:>10} {:>12} {:>8} {:>10}  {}",
-            stream.stream.name(),
-            stream.pending,
-            stream.acked,
-            stream.parked,
-            behind,
-            stream.watermark
-        );
+        let delivered = stream.acked.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        let [waiting, parked] = [stream.pending, stream.parked].map(|rows| rows.to_string());
+        table.row(vec![stream.stream.name().to_owned(), waiting, delivered, parked, behind, stream.watermark.clone()]);
+    }
+    for line in table.to_text(None).lines() {
+        let _ = writeln!(text, "  {line}");
     }
     text
+}
+
+/// A time for people, to the second.
+fn moment(at: &str) -> String {
+    let seconds: String = at.chars().take("2026-01-31T12:00:00".len()).collect();
+    format!("{} UTC", seconds.replace('T', " "))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::json;
 
-use super::Way;
+use super::{Way, each};
 use crate::{
     cli::{
         CliError, Context, Exit, asked,
@@ -42,14 +42,14 @@ pub fn run(word: Word, args: &SteerArgs, context: &Context) -> Result<Exit, CliE
     let config = context.config()?;
     let (way, destinations) = Way::to(context, &config, args.destination.as_deref())?;
     let mut progress = Progress::new(None, Verbosity::Quiet);
-    for destination in destinations {
+    each(destinations, |destination| {
         let request = match word {
             Word::Pause => Request::Pause,
             Word::Resume => Request::Resume,
             Word::Flush => Request::Flush,
         };
-        way.ask(destination, request, |answer| tell(&destination.name, answer, &mut progress))?;
-    }
+        way.ask(destination, request, |answer| tell(&destination.name, answer, &mut progress))
+    })?;
     Ok(Exit::Done)
 }
 
@@ -70,7 +70,7 @@ pub fn verify(args: &VerifyArgs, context: &Context) -> Result<Exit, CliError> {
     let (way, destinations) = Way::to(context, &config, args.destination.as_deref())?;
     let mut exit = Exit::Done;
     let mut found = Vec::new();
-    for destination in destinations {
+    let read = each(destinations, |destination| {
         let mut progress = Progress::new(None, Verbosity::of(&context.global));
         way.ask(destination, Request::Verify, |answer| match answer {
             Answer::Told(told) => {
@@ -84,13 +84,15 @@ pub fn verify(args: &VerifyArgs, context: &Context) -> Result<Exit, CliError> {
                 }
                 say(&sentence(&destination.name, &told))
             }
+            // Without an outbox there is nothing to check.
+            Answer::Absent if args.json => Ok(()),
             other => tell(&destination.name, other, &mut progress),
-        })?;
-    }
+        })
+    });
     if args.json {
         say(&format!("{}\n", json!({ "destinations": found })))?;
     }
-    Ok(exit)
+    read.map(|()| exit)
 }
 
 fn sentence(destination: &str, told: &Told) -> String {

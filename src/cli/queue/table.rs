@@ -1,8 +1,12 @@
 //! Tables for people, no wider than the terminal. Pure, but for the look at the terminal.
 //!
-//! The one rule: a number is never cut; a text that has no room ends in an ellipsis.
+//! The one rule: a number is never cut; a text that has no room ends in an ellipsis. Where that leaves too little, the cells of a row stand one
+//! below the other.
 
 use std::io::{self, IsTerminal as _};
+
+/// A text is not cut to less than this.
+const TEXT_MIN: usize = 12;
 
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,21 +42,56 @@ impl Table {
 
     /// As text, at most so wide.
     pub fn to_text(&self, width_max: Option<usize>) -> String {
+        match self.widths(width_max) {
+            Some(widths) => {
+                let heads: Vec<_> = self.heads.iter().map(|(head, _)| head.clone()).collect();
+                self.line(&heads, &widths) + &self.lines(&widths)
+            }
+            None => self.stacked(width_max),
+        }
+    }
+
+    /// The same without its heads: it goes on below one that has them.
+    pub fn to_more_text(&self, width_max: Option<usize>) -> String {
+        match self.widths(width_max) {
+            Some(widths) => self.lines(&widths),
+            None => self.stacked(width_max),
+        }
+    }
+
+    /// How wide each column is; `None` where they do not fit beside each other.
+    fn widths(&self, width_max: Option<usize>) -> Option<Vec<usize>> {
         let width = |place: usize| {
             let cells = self.rows.iter().map(|row| row[place].chars().count());
             cells.chain([self.heads[place].0.chars().count()]).max().unwrap_or(0)
         };
         let mut widths: Vec<_> = (0..self.heads.len()).map(width).collect();
-        if let Some(max) = width_max {
-            let all = |widths: &[usize]| widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
-            for place in (0..widths.len()).rev().filter(|place| self.heads[*place].1 == Align::Left) {
-                let over = all(&widths).saturating_sub(max);
-                widths[place] = widths[place].saturating_sub(over).max(self.heads[place].0.chars().count().min(widths[place]));
-            }
+        let Some(max) = width_max else { return Some(widths) };
+        let all = |widths: &[usize]| widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        for place in (0..widths.len()).rev().filter(|place| self.heads[*place].1 == Align::Left) {
+            let over = all(&widths).saturating_sub(max);
+            let least = self.heads[place].0.chars().count().max(TEXT_MIN).min(widths[place]);
+            widths[place] = widths[place].saturating_sub(over).max(least);
         }
-        let heads: Vec<_> = self.heads.iter().map(|(head, _)| head.clone()).collect();
-        let lines = std::iter::once(&heads).chain(&self.rows);
-        lines.map(|cells| self.line(cells, &widths)).collect()
+        (all(&widths) <= max).then_some(widths)
+    }
+
+    fn lines(&self, widths: &[usize]) -> String {
+        self.rows.iter().map(|cells| self.line(cells, widths)).collect()
+    }
+
+    /// Each cell behind its head, rows apart by an empty line.
+    fn stacked(&self, width_max: Option<usize>) -> String {
+        let indent = self.heads.iter().map(|(head, _)| head.chars().count()).max().unwrap_or(0) + 2;
+        let mut text = String::new();
+        for row in &self.rows {
+            for ((head, _), cell) in self.heads.iter().zip(row) {
+                let cell = cut(cell, usize::MAX);
+                text += &folded(&format!("{head:indent$}{cell}"), width_max.unwrap_or(usize::MAX), indent);
+            }
+            text.push('\n');
+        }
+        text
     }
 
     fn line(&self, cells: &[String], widths: &[usize]) -> String {
@@ -137,11 +176,21 @@ mod tests {
 
     #[test]
     fn the_last_text_gives_way_and_numbers_never_do() {
-        for width in [40, 30, 25] {
+        for width in [60, 40, 32, 20] {
             let text = table().to_text(Some(width));
             assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
             assert!(text.contains("12345"));
         }
-        assert!(table().to_text(Some(30)).contains("refused: a …"), "{}", table().to_text(Some(30)));
+        assert!(table().to_text(Some(32)).contains("refused: a lo…"), "{}", table().to_text(Some(32)));
+    }
+
+    #[test]
+    fn what_does_not_fit_beside_each_other_stands_below_each_other_and_nothing_is_lost() {
+        let text = table().to_text(Some(20));
+        assert_eq!(text.lines().next(), Some("rows    12"));
+        let words = |text: &str| text.split_whitespace().collect::<String>();
+        assert!(words(&text).contains("reasonrefused:alongstoryinlines"), "{text}");
+        assert_eq!(table().to_more_text(Some(20)), text);
+        assert_eq!(table().to_more_text(Some(80)).lines().count(), 2);
     }
 }

@@ -3,19 +3,21 @@
 //! The one rule: whichever way it is, the answers are the same.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, ErrorKind, Write as _},
     os::unix::net::UnixStream,
     path::Path,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
+use super::copy;
 use crate::{
-    cli::{CliError, Context, narrowed},
+    cli::{CliError, Context, narrowed, owner},
     config::{Config, Destination},
     daemon,
-    outbox::{DataDir, DataDirError, Outbox, StoreError, remains::Remains},
+    outbox::{self, DataDir, DataDirError, Outbox, StoreError},
     queue::{
-        Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Surroundings, Told, VERSION, act, look,
+        Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Surroundings, Told, VERSION, act,
         rewind::{self, Drained},
         steps,
     },
@@ -26,8 +28,11 @@ use crate::{
 const STARTING_MAX: Duration = Duration::from_secs(5);
 const STARTING_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the daemon may take for one line of an answer. Long work tells how far it is.
-const DAEMON_PATIENCE: Duration = Duration::from_mins(10);
+/// How long the daemon may say nothing: many times [`HEARD_EVERY`], for a machine that is busy.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Its niceness then.
+const NICENESS: i32 = 15;
 
 /// The way to the queues of one data directory.
 pub struct Way<'a> {
@@ -47,9 +52,14 @@ impl<'a> Way<'a> {
     pub fn find(context: &'a Context, config: &'a Config) -> Result<Self, CliError> {
         let began = Instant::now();
         let to = loop {
-            match UnixStream::connect(&config.status.socket) {
-                Ok(_) => break To::Daemon,
-                Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+            match connect(&config.status.socket) {
+                Ok(_) => {
+                    give_way();
+                    break To::Daemon;
+                }
+                Err(cause) if cause.kind() == ErrorKind::TimedOut => return Err(silent(config)),
+                // Where data_dir is ours, it is another one's daemon that listens there: the lock tells whether somebody serves this one.
+                Err(cause) if cause.kind() == ErrorKind::PermissionDenied && !owner::owns(&config.gateway.data_dir) => {
                     let what =
                         format!("may not open {}: run this as the daemon's user or as root", config.status.socket.display());
                     return Err(CliError::Unreachable { what, cause: None });
@@ -137,15 +147,20 @@ impl<'a> Way<'a> {
         each: &mut dyn FnMut(Answer) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let path = &self.config.status.socket;
-        let away = |cause: std::io::Error| CliError::Unreachable {
-            what: format!("the daemon does not answer at {}", path.display()),
-            cause: Some(cause.into()),
+        let away = |cause: io::Error| match cause.kind() {
+            // A read that takes too long is called the one here and the other there.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => silent(self.config),
+            _ => CliError::Unreachable {
+                what: format!("the daemon does not answer at {}", path.display()),
+                cause: Some(cause.into()),
+            },
         };
         let data_dir = std::path::absolute(&self.config.gateway.data_dir).map_err(away)?;
         let call = Call { version: VERSION, data_dir, destination: destination.name.clone(), request };
         let line = serde_json::to_string(&call).map_err(|cause| away(cause.into()))?;
-        let mut stream = UnixStream::connect(path).map_err(away)?;
+        let mut stream = connect(path).map_err(away)?;
         stream.set_read_timeout(Some(DAEMON_PATIENCE)).map_err(away)?;
+        stream.set_write_timeout(Some(DAEMON_PATIENCE)).map_err(away)?;
         stream.write_all(line.as_bytes()).and_then(|()| stream.write_all(b"\n")).map_err(away)?;
         let mut lines = BufReader::new(stream);
         let mut line = Vec::new();
@@ -153,14 +168,12 @@ impl<'a> Way<'a> {
             line.clear();
             lines.read_until(b'\n', &mut line).map_err(away)?;
             if line.is_empty() {
-                return Err(away(std::io::Error::new(
-                    std::io::ErrorKind::UnexpectedEof,
-                    "it stopped in the middle of its answer",
-                )));
+                return Err(away(io::Error::new(ErrorKind::UnexpectedEof, "it stopped in the middle of its answer")));
             }
             let began = Instant::now();
             match serde_json::from_slice(&line).map_err(|cause| away(cause.into()))? {
                 Answer::End => return Ok(()),
+                Answer::AtWork => {}
                 Answer::Records(records) => {
                     each(Answer::Records(records))?;
                     // Both ends of a long look leave the machine to the daemon's loops for most of the time.
@@ -193,14 +206,16 @@ impl<'a> Way<'a> {
             Request::Flush => return Err(QueueError::Told(nobody_runs())),
             _ => {}
         }
-        let opening = folder.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Outbox::open_existing(&opening)).await;
-        let opened = opened.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
-        let outbox = match opened {
-            Ok(Some(outbox)) => outbox,
-            Ok(None) => return answers.give(Answer::Absent).await,
-            Err(error @ StoreError::Damaged { .. }) if request.only_looks() => {
-                return on_copy(folder, destination, request, &error, answers).await;
+        let (opening, only_looks) = (folder.to_owned(), request.only_looks());
+        let opened = tokio::task::spawn_blocking(move || {
+            if only_looks { copy::open_to_look(&opening) } else { Outbox::open_existing(&opening).map(|outbox| (outbox, None)) }
+        });
+        // A copy stays until it was looked at.
+        let (outbox, _copy) = match opened.await.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))? {
+            Ok((Some(outbox), copy)) => (outbox, copy),
+            Ok((None, _)) => return answers.give(Answer::Absent).await,
+            Err(error @ StoreError::Damaged { .. }) if only_looks => {
+                return copy::look_at_what_is_left(folder, destination, request, &error, answers).await;
             }
             Err(error) => return Err(error.into()),
         };
@@ -213,7 +228,7 @@ impl<'a> Way<'a> {
             Request::Rewind(since) => self.rewind(&outbox, destination, since, answers).await,
             request => {
                 let disk_reserve_bytes = self.config.source.as_ref().map_or(0, |source| source.disk_reserve_bytes);
-                let around = Surroundings { beside: Beside::Nobody, now, disk_reserve_bytes };
+                let around = Surroundings { beside: &Beside::Nobody, now, disk_reserve_bytes };
                 board::on_open(&outbox, request, around, answers).await
             }
         };
@@ -236,63 +251,31 @@ impl<'a> Way<'a> {
     }
 }
 
-/// What can be told of a damaged outbox, from a copy.
-async fn on_copy(
-    folder: &Path,
-    destination: &Destination,
-    request: Request,
-    damage: &StoreError,
-    answers: &Answers,
-) -> Result<(), QueueError> {
-    let why = crate::chain(damage);
-    let copied = folder.to_owned();
-    let copy = tokio::task::spawn_blocking(move || Remains::open(&copied, &std::env::temp_dir())).await;
-    let copy = copy.map_err(|defect| QueueError::told(FailureKind::Other, defect.to_string()))?;
-    let remains = copy.map_err(|error| {
-        QueueError::told(FailureKind::Outbox, format!("{why}; no copy could be read: {}", crate::chain(&error)))
-    })?;
-    match request {
-        Request::Status => {
-            let status = status::of_closed(&destination.name, &why, Some(&remains), daemon::clock());
-            return answers.give(Answer::Status(Box::new(status), Vec::new())).await;
-        }
-        Request::Verify => {
-            let left = remains.left();
-            let rows = left.pending.iter().chain(&left.parked).sum();
-            let text = format!("{rows} records can still be read of a copy");
-            return answers.give(Answer::Told(Told { text, rows, wrong: vec![why] })).await;
-        }
-        Request::List(filter, limit) => look::list_left(&remains, &filter, limit, answers).await?,
-        Request::ParkedShow(filter, limit) => look::parked_show_left(&remains, &filter, limit, answers).await?,
-        Request::ParkedList(filter) => {
-            let mut groups = look::Groups::default();
-            remains.parked().for_each(|(parked, rows)| groups.add(&filter, &parked, &rows));
-            answers.give(Answer::Groups(groups.into_list())).await?;
-        }
-        Request::Show(stream, seq) => {
-            let found = remains.records(stream).find(|(first, _, rows)| (*first..first.plus(rows.len() as u64)).contains(&seq));
-            if let Some((first, captured_at, rows)) = found {
-                let detail = crate::queue::Detail {
-                    stream,
-                    record: look::record(&rows, seq.since(first) as usize, Some(seq)),
-                    captured_at: captured_at.to_string(),
-                    freshness: "unknown".to_owned(),
-                    refers: Vec::new(),
-                    in_flight: false,
-                };
-                answers.give(Answer::Detail(Box::new(detail))).await?;
-            }
-        }
-        Request::Retry(..)
-        | Request::Discard(..)
-        | Request::Pause
-        | Request::Resume
-        | Request::Flush
-        | Request::Compact
-        | Request::Rewind(_) => {}
-    }
-    // What was shown is not all that there should be.
-    Err(QueueError::told(FailureKind::Outbox, format!("{why}; what can still be read of a copy was shown")))
+/// Beside a daemon this program gets what processor time nobody else wants.
+fn give_way() {
+    // Where that is not allowed it is only faster than it should be.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// Connects to the daemon. The kernel lets whoever connects wait for ever where too many wait before.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let (tell, told) = mpsc::channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || tell.send(UnixStream::connect(path)));
+    told.recv_timeout(DAEMON_PATIENCE).unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+}
+
+/// A daemon is there, and says nothing.
+fn silent(config: &Config) -> CliError {
+    let owner = outbox::look::owner(&config.gateway.data_dir).ok().flatten();
+    let owner = owner.filter(|pid| !pid.is_empty()).map(|pid| format!(" (process {pid})")).unwrap_or_default();
+    let what = format!(
+        "packhorse{owner} takes calls at {} and has said nothing for {} s: it hangs, or was stopped in the middle; its log says more, and a \
+         restart loses nothing",
+        config.status.socket.display(),
+        DAEMON_PATIENCE.as_secs()
+    );
+    CliError::Unreachable { what, cause: None }
 }
 
 fn nobody_runs() -> Failure {
@@ -307,6 +290,7 @@ fn refused(destination: &str, failure: Failure) -> CliError {
         FailureKind::Outbox => {
             CliError::Failed { what: format!("{destination}: cannot read the outbox"), cause: Some(text.into()) }
         }
+        FailureKind::Remains => CliError::Damaged { what: format!("{destination}: {text}") },
         FailureKind::Other => CliError::Failed { what: format!("{destination}: {text}"), cause: None },
     }
 }
@@ -321,7 +305,7 @@ fn own_or(config: &Config, and: impl FnOnce() -> String) -> Result<Option<DataDi
     let path = &config.gateway.data_dir;
     if !path.join("source-id").exists() {
         return match std::fs::metadata(path) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
                 Err(CliError::Failed { what: format!("cannot look into data_dir {}", path.display()), cause: Some(cause.into()) })
             }
             Ok(_) | Err(_) => Ok(None),

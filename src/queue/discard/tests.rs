@@ -19,8 +19,7 @@ use crate::{
 /// More than a page of them, and each with more than one commit may take.
 const CHUNKS: i64 = 40;
 const ROWS: i64 = 20 * CHUNKS;
-const NOBODY: Surroundings = Surroundings { beside: Beside::Nobody, now: Micros(7), disk_reserve_bytes: 0 };
-const LOOPS: Surroundings = Surroundings { beside: Beside::Loops, ..NOBODY };
+const NOBODY: Surroundings<'_> = Surroundings { beside: &Beside::Nobody, now: Micros(7), disk_reserve_bytes: 0 };
 
 fn open(dir: &Path) -> Outbox {
     Outbox::open(dir, &OpenOptions { destination: "here".into(), source: SourceId(9), epoch: Epoch(77) }).unwrap()
@@ -98,7 +97,8 @@ async fn parked(outbox: &Outbox) -> BTreeSet<i64> {
 #[tokio::test(start_paused = true)]
 async fn discard_and_retry_rest_between_their_steps_beside_the_loops_and_never_beside_nobody() {
     let all = Filter::default();
-    for (around, rests) in [(LOOPS, 1), (NOBODY, 0)] {
+    let loops = Beside::Loops(Arc::default());
+    for (around, rests) in [(Surroundings { beside: &loops, ..NOBODY }, 1), (NOBODY, 0)] {
         for run in [Run::Dry, Run::Real] {
             // Pages; and where something is changed, commits too.
             let steps =
@@ -183,12 +183,11 @@ async fn a_chunk_that_changes_after_it_was_exported_stays_and_the_name_says_that
     let (answers, mut from) = Answers::channel();
     let read = async { while from.recv().await.is_some() {} };
     let work = async {
-        let mut steps = Steps::new(NOBODY.beside);
-        let whole = export(&outbox, &Filter::default(), &mut steps, NOBODY, &answers).await.unwrap().unwrap();
+        let whole = export(&outbox, &Filter::default(), NOBODY, &answers).await.unwrap().unwrap();
         let one = Filter { reason: Some("refused 39".into()), ..Filter::default() };
         let (done, _) = told(async |answers| act::retry(&outbox, &one, Run::Real, NOBODY, answers).await).await;
         assert_eq!(done.unwrap().rows, 20);
-        let (whole, taken) = take(&outbox, whole, &mut steps, &answers).await.unwrap();
+        let (whole, taken) = take(&outbox, whole, NOBODY.beside, &answers).await.unwrap();
         drop(answers);
         (whole.ended(taken), taken)
     };

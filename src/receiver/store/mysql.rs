@@ -9,7 +9,7 @@ use sqlx::{
     mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions},
 };
 
-use super::ACQUIRE_TIMEOUT;
+use super::{ACQUIRE_TIMEOUT, migrations};
 use crate::receiver::ReceiverError;
 
 /// How many requests may change the database at once. The server commits what comes together with one fsync.
@@ -59,10 +59,7 @@ pub(super) async fn open(url: &str) -> Result<Server, ReceiverError> {
     if foreign > 0 {
         return Err(ReceiverError::Foreign { place });
     }
-    sqlx::migrate!("src/receiver/migrations/mysql")
-        .run(&writers)
-        .await
-        .map_err(|cause| ReceiverError::Migrate { url: place.clone(), cause })?;
+    migrations::mysql().run(&writers).await.map_err(|cause| ReceiverError::Migrate { url: place.clone(), cause })?;
     let readers = pool(READERS_MAX, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ");
     Ok(Server { writers, readers: readers.connect_with(options).await.map_err(fail)? })
 }

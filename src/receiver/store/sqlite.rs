@@ -9,7 +9,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::ACQUIRE_TIMEOUT;
+use super::{ACQUIRE_TIMEOUT, migrations};
 use crate::receiver::{Manner, ReceiverError};
 
 /// How long a statement waits for another program that holds the file.
@@ -52,10 +52,7 @@ pub(super) async fn open(url: &str, manner: Manner) -> Result<File, ReceiverErro
             .max_lifetime(None)
     };
     let writer = keep().max_connections(1).connect_with(options.clone()).await.map_err(fail)?;
-    sqlx::migrate!("src/receiver/migrations/sqlite")
-        .run(&writer)
-        .await
-        .map_err(|cause| ReceiverError::Migrate { url: url.to_owned(), cause })?;
+    migrations::sqlite().run(&writer).await.map_err(|cause| ReceiverError::Migrate { url: url.to_owned(), cause })?;
     prepare(&writer, url, manner).await?;
     let readers = keep().max_connections(READERS_MAX).connect_with(options.pragma("query_only", "ON")).await.map_err(fail)?;
     Ok(File { writer, readers })

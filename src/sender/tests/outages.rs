@@ -179,3 +179,38 @@ async fn the_recorded_outages_of_rural_sites_are_got_over() {
     assert!(all.len() >= 13, "most of them meet a row: {all:?}");
     assert!(all.iter().all(|seconds| *seconds <= 60 + SILENCE.as_secs()), "{all:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_during_an_outage_is_shown_and_ends_the_probes_until_it_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), Away::new(vec![(100, 10 * 3_600)]));
+    let (options, stop) = (Options { backoff_max: Duration::from_mins(5), ..options() }, CancellationToken::new());
+    let retry = Retry::new(Duration::from_secs(1), Duration::from_mins(5), Box::new(|| 0.9));
+    let sending = run(&outbox, &sink, &options, None, retry, &stop);
+    let (helm, intake) = (Arc::clone(&options.helm), crate::capture::intake::Intake::default());
+    let state = async || {
+        let sender = crate::status::Sender::Runs { helm: &helm, intake: &intake, rows_per_second: None };
+        let status = crate::status::gather(&outbox, sender, CLOCK).await.unwrap();
+        (status.state, status.next_try_seconds)
+    };
+    let operating = async {
+        sleep(Duration::from_secs(200)).await;
+        outbox.append(captured(0..10)).await.unwrap();
+        sleep(Duration::from_hours(1)).await;
+        assert!(*sink.probes.lock().unwrap() > 10 && state().await.0 == crate::status::State::Waiting);
+        helm.pause();
+        assert_eq!(state().await, (crate::status::State::Paused, None), "at once");
+        // One that is under way comes to its end.
+        sleep(Duration::from_mins(2)).await;
+        let asked = sink.silent.lock().unwrap().len();
+        sleep(Duration::from_hours(1)).await;
+        assert_eq!((sink.silent.lock().unwrap().len(), helm.doing()), (asked, Doing::Paused), "nobody is asked any more");
+        helm.resume();
+        sleep(Duration::from_mins(5)).await;
+        assert!(sink.silent.lock().unwrap().len() > asked && state().await.0 == crate::status::State::Waiting);
+        outbox.watch().wait_for(|snapshot| snapshot.pending() == 0).await.unwrap();
+        stop.cancel();
+    };
+    tokio::join!(sending, operating).0.unwrap();
+    assert_all_there_once(&sink.there, 0..10);
+}
