@@ -279,12 +279,14 @@ impl Outbox {
     /// begins where its sidecar says. Blocks; call it off the async threads.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, StoreError> {
         let (store, writer) = recover::open(path, options)?;
+        data_dir::remove_parts(path);
         Ok(Self(Arc::new(Shared::new(path, store, writer))))
     }
 
     /// Opens the outbox in a destination's folder, if there is one. Blocks.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, StoreError> {
         let Some((store, writer)) = ballast::or_without(path, || recover::open_existing(path))? else { return Ok(None) };
+        data_dir::remove_parts(path);
         Ok(Some(Self(Arc::new(Shared::new(path, store, writer)))))
     }
 

@@ -10,6 +10,7 @@
 //! without holding anything; who reads a lot goes in steps, with rests between them.
 
 pub mod act;
+pub mod discard;
 pub mod filter;
 pub mod look;
 pub mod rewind;
@@ -25,7 +26,7 @@ pub use self::{
     steps::{Beside, Pace},
 };
 use crate::{
-    domain::{Position, Seq, Stream},
+    domain::{Micros, Position, Seq, Stream},
     outbox::StoreError,
     status::DestinationStatus,
 };
@@ -235,6 +236,17 @@ pub enum FailureKind {
     Other,
 }
 
+/// Where a request on an open outbox is carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// Who works on the outbox meanwhile.
+    pub beside: &'a Beside,
+    /// The gateway's clock.
+    pub now: Micros,
+    /// Bytes of the disk that are left to others.
+    pub disk_reserve_bytes: u64,
+}
+
 /// Why a request was not carried out to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
@@ -262,6 +274,18 @@ impl QueueError {
     /// One with words of its own.
     pub fn told(kind: FailureKind, text: impl Into<String>) -> Self {
         Self::Told(Failure { text: text.into(), kind })
+    }
+}
+
+/// Does something that blocks where no loop waits for it. Whoever goes away does not stop it.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, QueueError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
+        // The runtime is being shut down.
+        Err(_) => Err(StoreError::Closed.into()),
     }
 }
 

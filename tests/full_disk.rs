@@ -308,3 +308,46 @@ async fn the_outbox_keeps_to_outbox_max() {
     scene.proxy.restore().await;
     scene.ends_well().await;
 }
+
+/// An export of discarded rows is many times as large as they were: it stops before capture would have to.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_of_discarded_rows_takes_nothing_from_capture_and_the_ballast() {
+    let Some(disk) = SmallDisk::mount(Kind::Tmpfs, 14) else { return };
+    let mut scene = Scene::on(disk).await;
+    // Rows of a node that the catalog does not have are held for it: some 15 MB as JSON Lines.
+    let rows = "SET FOREIGN_KEY_CHECKS = 0;
+        INSERT INTO Reading (time, nodeId, type, value) SELECT '2020-01-01' + INTERVAL seq SECOND, 4242, 0, seq FROM seq_1_to_100000";
+    scene.source.run(rows).await;
+    scene.start();
+    let began = Instant::now();
+    let parked = async || {
+        let output = scene.gateway.output(&["queue", "status", "--json"]).await;
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        status["destinations"][0]["parked"].as_u64().unwrap_or(0)
+    };
+    while parked().await < 100_000 {
+        assert!(began.elapsed() < Duration::from_mins(3), "{} are parked:\n{}", parked().await, scene.said());
+        sleep(Duration::from_millis(200)).await;
+    }
+    let free = scene.disk.free_bytes();
+    assert!((RESERVE_BYTES + (5 << 20)..12 << 20).contains(&free), "it would not be begun, or would fit: {free} bytes are free");
+    let mut command = scene.gateway.command(&["-q", "queue", "parked", "discard", "--all", "--yes"]);
+    let discarding = std::thread::spawn(move || command.output().unwrap());
+    let mut least_free = free;
+    while !discarding.is_finished() {
+        least_free = least_free.min(scene.disk.free_bytes());
+        sleep(Duration::from_millis(1)).await;
+    }
+    let output = discarding.join().unwrap();
+    assert_exit(&output, 1);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("less than disk_reserve free, so nothing was discarded"), "{said}");
+    println!("{free} bytes were free, and never less than {least_free}");
+    assert!(least_free >= RESERVE_BYTES + (2 << 20) && least_free < free - (1 << 20), "{least_free} of {free} were free");
+    assert_eq!((parked().await, scene.outbox().join("discarded").read_dir().unwrap().count()), (100_000, 0));
+    scene.add(1_000).await;
+    scene.arrive(1_000).await;
+    let said = scene.said();
+    assert!(!said.contains("the disk is full") && !said.contains("capture pauses"), "{said}");
+    assert!(scene.outbox().join("ballast").exists(), "{said}");
+}

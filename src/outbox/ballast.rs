@@ -21,6 +21,9 @@ const SPARE_BYTES: u64 = 1 << 20;
 /// What one more page may take of the disk: two of sled's segments and a sidecar.
 const PAGE_BYTES: u64 = 2 << 20;
 
+/// What the outbox needs of a disk beside the reserve, so that nothing has to wait: the ballast can be made, and a page captured.
+pub(super) const BESIDE_THE_RESERVE_BYTES: u64 = BYTES + SPARE_BYTES + PAGE_BYTES;
+
 /// What the disk has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {

@@ -10,7 +10,7 @@
 //! <data_dir>/<destination>/aside/       damaged stores; nothing reads them, and nothing deletes them
 //! <data_dir>/<destination>/paused        an operator paused sending
 //! <data_dir>/<destination>/history       a week's figures of each minute, for the status page
-//! <data_dir>/<destination>/discarded/    parked rows that an operator discarded, exported; nothing deletes them
+//! <data_dir>/<destination>/discarded/    parked rows that an operator discarded, exported; nothing deletes them but what was cut off (.part)
 //! <data_dir>/<destination>/gen-N.making/    a store before its first commit, or all of its copy, is on the disk; nothing in it counts
 //! <data_dir>/<destination>~dropped/     what an interrupted removal left: rubbish
 //! ```
@@ -33,6 +33,8 @@ pub const PAUSED: &str = "paused";
 pub const HISTORY: &str = "history";
 /// The folder in an outbox's folder that takes what is discarded.
 pub const DISCARDED: &str = "discarded";
+/// The end of the names of files there that are not whole: whoever was killed while writing one has dropped nothing of it.
+pub const PART: &str = "part";
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -230,6 +232,19 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError
     path.parent().map_or(Ok(()), sync_path)
 }
 
+/// Removes a file, if it is there, so that after `Ok` it stays away.
+pub(crate) fn remove_file(path: &Path) -> Result<(), StoreError> {
+    let Some(folder) = path.parent().filter(|folder| folder.as_os_str().is_empty() || folder.exists()) else { return Ok(()) };
+    match std::fs::remove_file(path) {
+        // Whoever removed it may have been killed before that was durable.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error(format!("removing {}", path.display()))(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    sync_path(folder)
+}
+
 /// The folder of the store in use, under a destination's folder; `None` when there never was one.
 pub(super) fn current(outbox: &Path) -> Result<Option<PathBuf>, StoreError> {
     let file = outbox.join("CURRENT");
@@ -289,6 +304,18 @@ pub(super) fn unfinished(outbox: &Path) -> Result<Vec<PathBuf>, StoreError> {
         is_store && path.extension().is_some_and(|end| end == "making")
     };
     Ok(listed(outbox)?.into_iter().filter(is_making).collect())
+}
+
+/// Removes exports that were cut off before any row of them was dropped. That it fails is no reason not to open an outbox.
+pub(super) fn remove_parts(outbox: &Path) {
+    let is_part = |path: &PathBuf| path.extension().is_some_and(|end| end == PART);
+    let parts = listed(&outbox.join(DISCARDED)).unwrap_or_default().into_iter().filter(is_part);
+    for part in parts {
+        match std::fs::remove_file(&part) {
+            Ok(()) => tracing::info!(file = %part.display(), "an export that was cut off is removed: its rows are parked still"),
+            Err(error) => tracing::warn!(file = %part.display(), %error, "an export that was cut off cannot be removed"),
+        }
+    }
 }
 
 /// The folder for the `number`th store.

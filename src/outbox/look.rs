@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{DataDirError, StoreError, data_dir, removal};
+use super::{DataDirError, StoreError, ballast, data_dir, removal};
 use crate::domain::SourceId;
 
 /// The disk under a path.
@@ -25,6 +25,13 @@ pub fn disk(path: &Path) -> io::Result<Disk> {
     let found = rustix::fs::statvfs(path)?;
     let free_inodes = (found.f_files > 0).then_some(found.f_favail);
     Ok(Disk { free_bytes: found.f_bavail.saturating_mul(found.f_frsize), free_inodes })
+}
+
+/// Whether a file in a folder may grow by so much, so that the disk keeps `reserve_bytes` for others, and capture does not have to pause. A disk
+/// that does not say how much is free is told full when it is.
+pub fn may_grow(folder: &Path, bytes: u64, reserve_bytes: u64) -> bool {
+    let wanted = reserve_bytes.saturating_add(ballast::BESIDE_THE_RESERVE_BYTES).saturating_add(bytes);
+    disk(folder).map_or(true, |disk| disk.free_bytes >= wanted)
 }
 
 /// Who owns a data directory now, as the owner wrote it down; `None` when nobody does.
@@ -95,7 +102,9 @@ pub fn set_aside(outbox: &Path) -> usize {
 
 /// How many exports of discarded rows lie in an outbox's folder.
 pub fn discarded(outbox: &Path) -> usize {
-    fs::read_dir(outbox.join(data_dir::DISCARDED)).map_or(0, Iterator::count)
+    let is_part = |path: PathBuf| path.extension().is_some_and(|end| end == data_dir::PART);
+    let entries = fs::read_dir(outbox.join(data_dir::DISCARDED)).into_iter().flatten().flatten();
+    entries.filter(|entry| !is_part(entry.path())).count()
 }
 
 /// Whether a file can be made, written and removed in a directory.

@@ -3,7 +3,11 @@
 //!
 //! The one rule: looking never holds up the loops. Only what changes something takes the writer, for one commit of bounded size.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io::{self, BufRead, Write},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use super::{
     Captured, LedgerChange, Outbox, StoreError, StreamState, codec, data_dir, format, lock, off_thread, parked, read_run,
@@ -22,6 +26,41 @@ pub struct Pick {
     pub(super) digest: u32,
     /// Their places in the chunk, ascending.
     pub rows: Vec<usize>,
+}
+
+impl Pick {
+    /// Whether its chunk was there before that number was given to another.
+    pub fn is_before(&self, next_parked: u64) -> bool {
+        format::number_of_parked_key(&self.key).is_some_and(|number| number < next_parked)
+    }
+
+    /// Bytes that [`note`](Self::note) writes.
+    pub fn noted_bytes(&self) -> usize {
+        3 * size_of::<u32>() + self.key.len() + self.rows.len() * size_of::<u32>()
+    }
+
+    /// Writes it down for [`noted`](Self::noted): for as long as this process lives.
+    pub fn note(&self, to: &mut impl Write) -> io::Result<()> {
+        for number in [self.digest, self.key.len() as u32, self.rows.len() as u32] {
+            to.write_all(&number.to_le_bytes())?;
+        }
+        to.write_all(&self.key)?;
+        self.rows.iter().try_for_each(|row| to.write_all(&(*row as u32).to_le_bytes()))
+    }
+
+    /// Reads one; `None` where no other was noted.
+    pub fn noted(from: &mut impl BufRead) -> io::Result<Option<Self>> {
+        if from.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let mut number = [0; size_of::<u32>()];
+        let mut next = |from: &mut dyn BufRead| from.read_exact(&mut number).map(|()| u32::from_le_bytes(number));
+        let (digest, key_bytes, rows) = (next(from)?, next(from)?, next(from)?);
+        let mut key = vec![0; key_bytes as usize];
+        from.read_exact(&mut key)?;
+        let rows = (0..rows).map(|_| next(from).map(|row| row as usize)).collect::<io::Result<_>>()?;
+        Ok(Some(Self { key, digest, rows }))
+    }
 }
 
 /// What becomes of picked rows.
@@ -283,6 +322,22 @@ mod tests {
             drop(outbox);
             assert_eq!(open(dir.path()).snapshot().held, held, "{fate:?}");
         }
+    }
+
+    #[test]
+    fn picks_are_read_as_they_were_noted() {
+        let pick =
+            |key: &[u8], rows: &[usize]| Pick { key: key.to_vec(), digest: u32::MAX - key.len() as u32, rows: rows.to_vec() };
+        let picks = [pick(b"refused", &[0, 1, 4_095]), pick(b"", &[]), pick(&[0xff; 700], &[9])];
+        let mut noted = Vec::new();
+        for pick in &picks {
+            pick.note(&mut noted).unwrap();
+        }
+        assert_eq!(noted.len(), picks.iter().map(Pick::noted_bytes).sum::<usize>());
+        let mut from = noted.as_slice();
+        let read: Vec<_> = std::iter::from_fn(|| Pick::noted(&mut from).unwrap()).collect();
+        assert_eq!(read, picks);
+        assert!(Pick::noted(&mut &noted[..noted.len() - 1][..]).is_ok() && Pick::noted(&mut &noted[noted.len() - 1..]).is_err());
     }
 
     #[tokio::test]

@@ -20,7 +20,9 @@ use crate::{
     outbox::Outbox,
     ports::{Source, SourceError},
     pulse::Pulse,
-    queue::{Answer, Answers, Beside, FailureKind, Pace, QueueError, Request, Told, act, look, rewind},
+    queue::{
+        self, Answer, Answers, Beside, FailureKind, Pace, QueueError, Request, Surroundings, Told, act, discard, look, rewind,
+    },
     sender::helm::Helm,
 };
 
@@ -222,13 +224,14 @@ impl Desk {
         };
         match request {
             Request::Pause => {
-                act::pause(&self.folder, (self.limits.clock)())?;
-                self.helm.pause();
+                let (folder, helm, now) = (self.folder.clone(), Arc::clone(&self.helm), (self.limits.clock)());
+                // The file and what is done by it, both: whoever asked may go away between them.
+                queue::off_thread(move || act::pause(&folder, now).map(|()| helm.pause())).await?;
                 return told("sending is paused; capture goes on").await;
             }
             Request::Resume => {
-                act::resume(&self.folder)?;
-                self.helm.resume();
+                let (folder, helm) = (self.folder.clone(), Arc::clone(&self.helm));
+                queue::off_thread(move || act::resume(&folder).map(|()| helm.resume())).await?;
                 return told("sending goes on").await;
             }
             Request::Flush => {
@@ -262,26 +265,26 @@ impl Desk {
                 let mut source = (self.connect)().map_err(refused)?;
                 rewind::run(&outbox, &mut *source, since, &self.limits, answers).await
             }
-            request => on_open(&outbox, request, (self.limits.clock)(), &self.beside(), answers).await,
+            request => {
+                let disk_reserve_bytes = self.limits.disk_reserve_bytes;
+                let beside = self.beside();
+                let around = Surroundings { beside: &beside, now: (self.limits.clock)(), disk_reserve_bytes };
+                on_open(&outbox, request, around, answers).await
+            }
         }
     }
 }
 
 /// The requests that need nothing but an open outbox.
-pub async fn on_open(
-    outbox: &Outbox,
-    request: Request,
-    now: Micros,
-    beside: &Beside,
-    answers: &Answers,
-) -> Result<(), QueueError> {
+pub async fn on_open(outbox: &Outbox, request: Request, around: Surroundings<'_>, answers: &Answers) -> Result<(), QueueError> {
+    let beside = around.beside;
     match request {
         Request::List(filter, limit) => look::list(outbox, &filter, limit, beside, answers).await,
         Request::Show(stream, seq) => look::show(outbox, stream, seq, answers).await,
         Request::ParkedList(filter) => answers.give(Answer::Groups(look::groups(outbox, &filter, beside).await?)).await,
         Request::ParkedShow(filter, limit) => look::parked_show(outbox, &filter, limit, beside, answers).await,
-        Request::Retry(filter, run) => act::retry(outbox, &filter, run, answers).await,
-        Request::Discard(filter, run) => act::discard(outbox, &filter, run, now, answers).await,
+        Request::Retry(filter, run) => act::retry(outbox, &filter, run, around, answers).await,
+        Request::Discard(filter, run) => discard::discard(outbox, &filter, run, around, answers).await,
         Request::Verify => look::verify(outbox, beside, answers).await,
         Request::Compact => act::compact(outbox, answers).await,
         Request::Status | Request::Pause | Request::Resume | Request::Flush | Request::Rewind(_) => {

@@ -1,12 +1,15 @@
 //! The data directory's identity survives power loss, or was never there; it is never garbled.
 
-use packhorse::domain::SourceId;
+use packhorse::{
+    domain::{Micros, SourceId},
+    queue::act,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     block_on,
     disk::{Cut, Survives},
-    lossy_fs::is_available,
+    lossy_fs::{Machine, is_available},
     seed,
     trial::{Tally, Trial},
 };
@@ -65,4 +68,34 @@ fn a_source_id_that_was_found_is_durable_too() {
         let life = trial.machine.boot();
         trial.own(&life.path().join("data")).await.unwrap_or_else(|failure| panic!("{failure}"));
     });
+}
+
+/// A gateway would stand still after its operator has let it go on, or send what is to be kept back.
+#[test]
+fn a_pause_and_its_end_survive_a_power_loss_once_they_are_told() {
+    if !is_available() {
+        return;
+    }
+    let mut machine = Machine::new();
+    let life = machine.boot();
+    let outbox = life.path().join("central");
+    std::fs::create_dir(&outbox).unwrap();
+    std::fs::File::open(life.path()).unwrap().sync_all().unwrap();
+    act::pause(&outbox, Micros(0)).unwrap();
+    let after_power_loss = |machine: &mut Machine, life| {
+        drop(life);
+        machine.lose_power(Survives::Nothing, 0);
+        machine.boot()
+    };
+    let life = after_power_loss(&mut machine, life);
+    assert!(act::is_paused(&life.path().join("central")), "the pause is lost");
+    act::resume(&life.path().join("central")).unwrap();
+    let life = after_power_loss(&mut machine, life);
+    assert!(!act::is_paused(&life.path().join("central")), "the pause is back");
+    // One that was killed after removing the marker and before it was durable is repeated.
+    act::pause(&life.path().join("central"), Micros(0)).unwrap();
+    std::fs::remove_file(life.path().join("central/paused")).unwrap();
+    act::resume(&life.path().join("central")).unwrap();
+    let life = after_power_loss(&mut machine, life);
+    assert!(!act::is_paused(&life.path().join("central")), "the pause is back after a second end");
 }

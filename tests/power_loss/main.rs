@@ -2,7 +2,7 @@
 //!
 //! - [`disk`] is the disk: what is seen, what is on the platter, and what is lost between; [`lossy_fs`] mounts it.
 //! - [`shadow`] is what an outbox must hold; [`workload`] changes it as capture and sender do.
-//! - [`trial`] lets the power go and compares, [`aims`] says in which state; [`cycles`], [`errors`], [`data_dir`], [`receiver`] and [`controls`] are the tests.
+//! - [`trial`] lets the power go and compares, [`aims`] says in which state; [`cycles`], [`errors`], [`data_dir`], [`discard`], [`receiver`] and [`controls`] are the tests.
 //!
 //! `PACKHORSE_SEED` repeats a run, `PACKHORSE_CYCLES` sets its length, `PACKHORSE_LONG=1` makes it a long one.
 //!
@@ -14,6 +14,7 @@ mod aims;
 mod controls;
 mod cycles;
 mod data_dir;
+mod discard;
 mod disk;
 mod errors;
 mod lossy_fs;

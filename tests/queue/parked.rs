@@ -36,6 +36,15 @@ async fn sees_and_discards(scene: &Scene) {
         std::fs::read_to_string(export).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(exported.len() == 20 && exported.iter().all(|row| row["type"] == 2 && row["nodeId"] == 4242), "{exported:?}");
 
+    // Nor where it would take what capture needs.
+    let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
+    if !scene.dir.path().join("gateway/packhorse.sock").exists() {
+        std::fs::write(scene.gateway.config(), config.replace("disk_reserve = \"1MiB\"", "disk_reserve = \"8EiB\"")).unwrap();
+        scene.says(&["queue", "parked", "discard", "--all", "--yes"], 1, "less than disk_reserve free, so nothing was").await;
+        std::fs::write(scene.gateway.config(), config).unwrap();
+        assert_eq!(folder.read_dir().unwrap().count(), 1);
+    }
+
     // Without the export nothing is discarded (I5).
     std::fs::remove_dir_all(&folder).unwrap();
     std::fs::write(&folder, "in the way").unwrap();
@@ -70,4 +79,36 @@ async fn parked_rows_are_seen_and_discarded_while_it_is_stopped() {
     scene.says(&["queue", "parked", "retry", "--all"], 0, "20 parked rows are tried again").await;
     let status = scene.json(&["queue", "status", "--json"]).await;
     assert_eq!((&status["destinations"][0]["pending"], &status["destinations"][0]["parked"]), (&20.into(), &0.into()));
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_interrupts_a_discard_beside_a_daemon_leaves_no_half_export_and_every_row_parked() {
+    for (edge, has_ended_writing) in [("discard:written", false), ("discard:renamed", true)] {
+        let mut scene = held().await;
+        let edges = scene.dir.path().join("edges");
+        scene.gateway.set_env("PACKHORSE_TEST_EDGES", edges.to_str().unwrap());
+        scene.gateway.set_env("FAILPOINTS", format!("{edge}=sleep(2000)"));
+        let mut daemon = scene.gateway.spawn(&["-qq", "run"]);
+        scene.until(&["queue", "parked", "list", "--json"], |groups| groups["groups"][0]["rows"] == 40).await;
+        let mut asking = scene.gateway.spawn(&["-q", "queue", "parked", "discard", "--all", "--yes"]);
+        let began = Instant::now();
+        while !std::fs::read_to_string(&edges).unwrap_or_default().contains(edge) {
+            assert!(began.elapsed() < Duration::from_mins(3), "it never comes to {edge}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        let folder = scene.gateway.data_dir().join("central/discarded");
+        let names =
+            || folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>();
+        assert!(names()[0].ends_with(if has_ended_writing { ".partly.jsonl" } else { ".jsonl.part" }), "{:?}", names());
+        let pid = asking.0.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        asking.0.wait().unwrap();
+        while !names().is_empty() {
+            assert!(began.elapsed() < Duration::from_mins(3), "{:?} stays", names());
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(scene.lines(&["queue", "parked", "show", "--json"]).await.len(), 40, "{edge}");
+        daemon.terminate().await;
+    }
 }

@@ -144,7 +144,8 @@ async fn what_is_lost(data_dir: &DataDir, name: &str) -> String {
     match look::discarded(&data_dir.outbox(name)) {
         0 => {}
         files => {
-            let _ = writeln!(text, "  {files} files of discarded rows, which are nowhere else: copy them first if they matter");
+            let _ =
+                writeln!(text, "  {files} files of discarded rows, which may be nowhere else: copy them first if they matter");
         }
     }
     text

@@ -17,7 +17,7 @@ use crate::{
     daemon,
     outbox::{self, DataDir, DataDirError, Outbox, StoreError},
     queue::{
-        Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Told, VERSION, act,
+        Answer, Answers, Beside, Call, Failure, FailureKind, QueueError, Request, Surroundings, Told, VERSION, act,
         rewind::{self, Drained},
         steps,
     },
@@ -226,7 +226,11 @@ impl<'a> Way<'a> {
                 answers.give(Answer::Status(Box::new(status), status::watermarks(&outbox.snapshot()))).await
             }
             Request::Rewind(since) => self.rewind(&outbox, destination, since, answers).await,
-            request => board::on_open(&outbox, request, now, &Beside::Nobody, answers).await,
+            request => {
+                let disk_reserve_bytes = self.config.source.as_ref().map_or(0, |source| source.disk_reserve_bytes);
+                let around = Surroundings { beside: &Beside::Nobody, now, disk_reserve_bytes };
+                board::on_open(&outbox, request, around, answers).await
+            }
         };
         // Closing syncs, which takes its time on a slow disk.
         let _ = tokio::task::spawn_blocking(move || drop(outbox)).await;
