@@ -49,8 +49,8 @@ fn exported(life: &Path) -> BTreeSet<i64> {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with('\n'), "{} is not whole: {text:?}", path.display());
         for line in text.lines() {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            assert!(found.insert(line["nodeId"].as_i64().unwrap()), "twice: {line}");
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(found.insert(row["nodeId"].as_i64().unwrap()), "twice: {row}");
         }
     }
     found
