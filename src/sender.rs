@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     catalog::{self, JournalError, Known, Recheck, Refused, SyncError, SyncOptions, Synced},
-    domain::{Catalog, Epoch, Freshness, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
+    domain::{Catalog, Epoch, Freshness, Heard, LocalRef, Micros, Outcome, Retry, Seq, Stream, Trace, Verdict},
     edge::{self, scaled},
     outbox::{Batch, Extent, Intent, Outbox, Snapshot, StoreError},
     ports::{Delivered, Sink, Summary},
@@ -496,9 +496,13 @@ impl Sender<'_> {
         let options = SyncOptions { recheck: self.recheck, refused: self.refused.clone(), given_up };
         let known = Known { mappings: &snapshot.mappings, brought: &snapshot.brought };
         let generation = snapshot.meta.generation;
-        let mut journal = OutboxJournal { outbox: self.outbox, generation, slowest: self.slowest };
+        let mut journal = OutboxJournal { outbox: self.outbox, generation, helm: &self.options.helm, slowest: self.slowest };
         match catalog::sync(self.sink, &snapshot.catalog, known, &options, &mut journal).await {
             Ok(synced) => {
+                if self.recheck == Recheck::All && !snapshot.catalog.is_empty() {
+                    // Each kind of it was asked for.
+                    self.options.helm.heard(Heard::Answer);
+                }
                 self.slowest = self.slowest.max(synced.slowest);
                 if self.outbox.snapshot().meta.generation != generation {
                     // The source became another one meanwhile: what was found out is of entities that are no more.
@@ -603,8 +607,12 @@ impl Sender<'_> {
             lag_seconds: self.outbox.lag(now).map(|lag| lag.as_secs()),
             oldest_age_seconds: oldest.map(|at| now.since(at).as_secs()),
         };
-        if let Err(outcome) = self.sink.push_summary(&status, &summary).await {
-            tracing::debug!(%outcome, "the status was not taken");
+        match self.sink.push_summary(&status, &summary).await {
+            Ok(()) => self.options.helm.heard(Heard::Answer),
+            Err(outcome) => {
+                self.options.helm.heard(outcome.heard);
+                tracing::debug!(%outcome, "the status was not taken");
+            }
         }
         self.status_due = Instant::now() + self.options.pushstatus_interval;
         Ok(())

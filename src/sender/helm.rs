@@ -3,7 +3,10 @@
 //! The one rule: nothing here decides about rows. A pause only keeps the next request from going out, a flush only ends a wait.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::{Micros, Outcome, Stream, Verdict},
+    domain::{Heard, Micros, Outcome, Stream, Verdict},
     ports::Delivered,
 };
 
@@ -98,6 +101,20 @@ pub struct Helm {
     trouble: Mutex<Option<Trouble>>,
     conflicts: Mutex<Vec<(String, String)>>,
     told_at: Mutex<Instant>,
+    mapped: AtomicU64,
+    link: Mutex<Link>,
+}
+
+/// What the last question to the destination found of the way there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// None was asked yet.
+    #[default]
+    Unknown,
+    /// Somebody answered, whatever they said.
+    Up,
+    /// Nobody did.
+    Down,
 }
 
 impl Default for Helm {
@@ -110,6 +127,8 @@ impl Default for Helm {
             trouble: Mutex::default(),
             conflicts: Mutex::default(),
             told_at: Mutex::new(Instant::now()),
+            mapped: AtomicU64::new(0),
+            link: Mutex::default(),
         }
     }
 }
@@ -138,6 +157,30 @@ impl Helm {
     /// The sender found these.
     pub(super) fn set_conflicts(&self, found: Vec<(String, String)>) {
         *self.conflicts.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// How often something of the catalog was brought to the destination and written down.
+    pub fn mapped(&self) -> u64 {
+        self.mapped.load(Ordering::Relaxed)
+    }
+
+    /// Entities are there, and that is on the disk.
+    pub(crate) fn has_mapped(&self) {
+        self.mapped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the last question found of the way to the destination.
+    pub fn link(&self) -> Link {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The destination was asked something, which was heard or not.
+    pub(crate) fn heard(&self, heard: Heard) {
+        let link = match heard {
+            Heard::Nothing => Link::Down,
+            Heard::Answer => Link::Up,
+        };
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = link;
     }
 
     /// Whether an operator paused it.
@@ -176,6 +219,7 @@ impl Helm {
 
     /// The sender waits for its next try: until then, or until somebody wants it now.
     pub(super) async fn wait(&self, outcome: &Outcome, now: Micros, wait: Duration) {
+        self.heard(outcome.heard);
         let since = self.trouble().map_or(now, |trouble| trouble.since);
         let trouble = Trouble { since, verdict: outcome.verdict };
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
@@ -210,6 +254,7 @@ impl Helm {
     /// A request came back.
     pub(super) fn answered(&self, delivered: &Delivered, now: Micros) {
         let verdict = delivered.outcome.verdict;
+        self.heard(delivered.outcome.heard);
         let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = VERDICTS.iter().position(|known| *known == verdict) {
             traffic.requests[place] += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{EARLIER_LIFE, EARLIER_LIFE_MAX};
+use super::{EARLIER_LIFE, EARLIER_LIFE_MAX, helm::Helm};
 use crate::{
     catalog::{Journal, JournalError},
     domain::{Entity, Generation, LocalRef, RemoteId},
@@ -19,6 +19,8 @@ pub(super) struct OutboxJournal<'a> {
     pub(super) outbox: &'a Outbox,
     /// Whose entities are brought over: the source may become another one meanwhile.
     pub(super) generation: Generation,
+    /// Where it is told that it goes on.
+    pub(super) helm: &'a Helm,
     /// The slowest answer before this sync.
     pub(super) slowest: Duration,
 }
@@ -39,6 +41,8 @@ impl Journal for OutboxJournal<'_> {
         self.outbox
             .map_as(self.generation, mapped.to_vec(), brought.to_vec())
             .await
-            .map_err(|error| JournalError(Box::new(error)))
+            .map_err(|error| JournalError(Box::new(error)))?;
+        self.helm.has_mapped();
+        Ok(())
     }
 }

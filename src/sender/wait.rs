@@ -97,7 +97,10 @@ impl Sender<'_> {
             }
             before = Duration::ZERO;
             match self.sink.reach().await {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.options.helm.heard(Heard::Answer);
+                    break;
+                }
                 Err(outcome) => tracing::debug!(%outcome, "nobody answers yet"),
             }
         }

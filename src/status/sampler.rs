@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{Micros, Stream},
     outbox::StreamState,
-    sender::helm::Traffic,
+    sender::helm::{Link, Traffic},
 };
 
 /// The pause between two looks.
@@ -43,6 +43,7 @@ struct Totals {
     captured: u64,
     acked: u64,
     settled: u64,
+    mapped: u64,
     traffic: Traffic,
 }
 
@@ -108,7 +109,8 @@ fn look(desk: &Desk, seen: &mut BTreeMap<String, Seen>, now: Micros) -> Option<M
         minute: Minute { at, ..Minute::default() },
     });
     let mut pending = before.minute.pending;
-    let mut totals = Totals { traffic, ..before.totals.clone() };
+    let mut totals = Totals { traffic, mapped: desk.helm.mapped(), ..before.totals.clone() };
+    let is_open = outbox.is_some();
     if let Some(outbox) = outbox {
         let snapshot = outbox.snapshot();
         let states = Stream::ALL.map(|stream| snapshot.stream(stream).clone());
@@ -122,8 +124,9 @@ fn look(desk: &Desk, seen: &mut BTreeMap<String, Seen>, now: Micros) -> Option<M
         before.totals = totals.clone();
         before.acked.clear();
     }
-    // Work, and whether it goes on.
-    desk.progress(pending, totals.settled != before.totals.settled);
+    // Work, and whether it goes on: before rows can be settled, what they point to is mapped.
+    let has_moved = totals.settled != before.totals.settled || totals.mapped != before.totals.mapped;
+    desk.progress(pending, has_moved);
     before.acked.push_back((Instant::now(), totals.acked));
     while before.acked.len() > RATE_TICKS {
         before.acked.pop_front();
@@ -151,14 +154,90 @@ fn look(desk: &Desk, seen: &mut BTreeMap<String, Seen>, now: Micros) -> Option<M
     minute.bytes += totals.traffic.body_bytes.saturating_sub(old.traffic.body_bytes);
     minute.errors += totals.traffic.failed().saturating_sub(old.traffic.failed()) as u32;
     let seconds = TICK.as_secs() as u8;
-    let counted = if desk.helm.is_paused() {
-        &mut minute.paused_s
-    } else if desk.helm.trouble().is_some() {
-        &mut minute.down_s
-    } else {
-        &mut minute.up_s
+    // Where nobody tried, nobody knows.
+    let counted = match desk.helm.link() {
+        _ if !is_open => None,
+        _ if desk.helm.is_paused() => Some(&mut minute.paused_s),
+        _ if desk.helm.trouble().is_some() => Some(&mut minute.down_s),
+        Link::Unknown => None,
+        Link::Down => Some(&mut minute.down_s),
+        Link::Up => Some(&mut minute.up_s),
     };
-    *counted = (*counted + seconds).min(60);
+    if let Some(counted) = counted {
+        *counted = (*counted + seconds).min(60);
+    }
     before.totals = totals;
     finished
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{Epoch, Heard, SourceId},
+        outbox::{OpenOptions, Outbox},
+        ports::SourceError,
+        queue::rewind::{Drained, Limits},
+        status::board::Slot,
+    };
+
+    /// A desk whose outbox is open.
+    fn desk(folder: &std::path::Path) -> Desk {
+        let limits = Limits { outbox_bytes_max: u64::MAX, disk_reserve_bytes: 0, drained: Drained::Yes, clock: || Micros(0) };
+        let connect = Box::new(|| Err(SourceError::Unreachable { advice: "away".into(), cause: None }));
+        let desk = Desk::new("here", folder, limits, connect, None);
+        let options = OpenOptions { destination: "here".into(), source: SourceId(1), epoch: Epoch(1) };
+        desk.set(Slot::Open(Outbox::open(folder, &options).unwrap()));
+        desk
+    }
+
+    #[tokio::test]
+    async fn the_link_is_there_or_away_only_as_somebody_found_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (desk, mut seen, mut minute) = (desk(dir.path()), BTreeMap::new(), 0);
+        // One look, and what came of the minute: seconds of up, down and paused.
+        let mut looked = |desk: &Desk| {
+            look(desk, &mut seen, Micros(minute * 60_000_000));
+            minute += 1;
+            let over = look(desk, &mut seen, Micros(minute * 60_000_000)).unwrap();
+            // The second look falls into the next minute.
+            seen.clear();
+            (over.up_s, over.down_s, over.paused_s, over.errors)
+        };
+        assert_eq!(looked(&desk), (0, 0, 0, 0), "nobody was asked yet");
+        desk.helm.heard(Heard::Answer);
+        assert_eq!(looked(&desk), (2, 0, 0, 0));
+        desk.helm.heard(Heard::Nothing);
+        assert_eq!(looked(&desk), (0, 2, 0, 0), "no error of a request with rows");
+        desk.helm.pause();
+        assert_eq!(looked(&desk), (0, 0, 2, 0));
+        desk.helm.resume();
+        desk.helm.heard(Heard::Answer);
+        desk.set(Slot::Closed("the disk fails".into()));
+        assert_eq!(looked(&desk), (0, 0, 0, 0), "nobody asks");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_catalog_that_is_being_mapped_is_progress_and_one_that_is_not_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (desk, mut seen) = (desk(dir.path()), BTreeMap::new());
+        let outbox = desk.outbox().unwrap();
+        let int = || crate::domain::Column::Int(vec![Some(1)]);
+        let columns = vec![int(), int(), int(), int(), crate::domain::Column::Float(vec![Some(1.5)])];
+        let rows = crate::domain::Rows::new(Stream::Reading, columns);
+        let (watermark, freshness) = (crate::domain::Position::Start, crate::domain::Freshness::New);
+        let captured = crate::outbox::Captured { rows, watermark, catalog: Vec::new(), freshness, at: Micros(0) };
+        outbox.append(captured).await.unwrap();
+        for minute in 0..40 {
+            tokio::time::advance(Duration::from_mins(1)).await;
+            if minute < 20 {
+                desk.helm.has_mapped();
+            }
+            look(&desk, &mut seen, Micros(minute * 60_000_000));
+            if minute == 19 {
+                assert!(desk.stalled() < Duration::from_mins(1), "an entity each minute");
+            }
+        }
+        assert_eq!(desk.stalled(), Duration::from_mins(20), "and none for as long as that");
+    }
 }

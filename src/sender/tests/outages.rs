@@ -214,3 +214,26 @@ async fn a_pause_during_an_outage_is_shown_and_ends_the_probes_until_it_is_resum
     tokio::join!(sending, operating).0.unwrap();
     assert_all_there_once(&sink.there, 0..10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_meets_nobody_tells_that_the_link_is_down_and_the_next_one_that_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (outbox, sink) = (open(dir.path()), Away::new(vec![(500, 1_000)]));
+    let (options, stop) = (options(), CancellationToken::new());
+    let retry = Retry::new(Duration::from_secs(1), Duration::from_secs(20), Box::new(|| 0.5));
+    let sending = run(&outbox, &sink, &options, None, retry, &stop);
+    let watching = async {
+        let until = async |link: helm::Link| {
+            while options.helm.link() != link {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        assert_eq!(options.helm.link(), helm::Link::Unknown);
+        until(helm::Link::Up).await;
+        until(helm::Link::Down).await;
+        assert!(options.helm.trouble().is_none() && options.helm.traffic().failed() == 0, "no trouble of rows");
+        until(helm::Link::Up).await;
+        stop.cancel();
+    };
+    tokio::join!(sending, watching).0.unwrap();
+}
