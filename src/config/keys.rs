@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
     key(Destination, "linger", Duration, Is("10s"), "How long a trickle of rows is gathered before it is sent (0s to 1h)."),
     key(Destination, "pushstatus_interval", Duration, Is("10min"), "How often host name and version are reported (1s to 30d)."),
 
-    key(Status, "listen", Address, Is("127.0.0.1:9130"), "Where the status page, `/metrics`, `/healthz` and `/status.json` are served. Beyond the loopback address it needs `token_file`."),
+    key(Status, "listen", Address, Is("127.0.0.1:9130"), "Where the status page, `/metrics`, `/healthz` and `/status.json` are served. Beyond the loopback address it needs `token_file`; without one it answers only to addresses and `localhost`."),
     key(Status, "token_file", Path, Absent, "A file that holds a token alone: whoever asks must show it, as a bearer or as the password in a browser."),
     key(Status, "stall_after", Duration, Is("15min"), "`/healthz` fails when there is work and no progress for so long (1s to 30d). A source that cannot be read counts as that."),
     key(Status, "socket", Path, Is("/run/packhorse/packhorse.sock"), "The Unix socket over which commands reach a running daemon."),

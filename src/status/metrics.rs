@@ -177,4 +177,50 @@ mod tests {
         }
         assert!(text.contains("packhorse_sender_state{destination=\"here\",state=\"closed\"} 1.0"), "{text}");
     }
+
+    #[test]
+    fn the_documentation_lists_exactly_the_metrics_that_are_served() {
+        // With every figure there can be.
+        let mut look = look(CaptureStatus { state: CaptureState::Running, ..CaptureStatus::default() });
+        look.traffic.last_took = Some(Duration::from_millis(5));
+        let stream = crate::status::StreamStatus {
+            stream: Stream::Reading,
+            pending: 0,
+            acked: Some(0),
+            captured: Some(0),
+            parked: 0,
+            cursor: None,
+            next: None,
+            watermark: String::new(),
+            behind_source: None,
+            oldest_captured_at: None,
+        };
+        look.status = crate::status::DestinationStatus {
+            figures: Figures::Outbox,
+            pending_bytes: Some(0),
+            disk_bytes: Some(0),
+            next_try_seconds: Some(0),
+            last_success: Some(crate::domain::Micros(0).to_string()),
+            streams: vec![stream],
+            ..look.status
+        };
+        let text = text(&[look], true);
+        let kinds: std::collections::BTreeMap<_, _> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        let rows: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '))
+            .map(|(name, help)| {
+                let end = match kinds[name] {
+                    "counter" => "_total",
+                    "info" => "_info",
+                    _ => "",
+                };
+                format!("| `{name}{end}` | {} | {help} |", kinds[name])
+            })
+            .collect();
+        let documented: Vec<&str> =
+            include_str!("../../docs/operations.md").lines().filter(|line| line.starts_with("| `packhorse_")).collect();
+        assert_eq!(documented, rows, "docs/operations.md differs; the rows should be:\n{}", rows.join("\n"));
+    }
 }
