@@ -190,7 +190,8 @@ impl Trial {
         };
         assert_eq!(self.parked_and_pending().await, expected, "{verb} ended at {edge}");
         if verb == "discard" {
-            // Whether they were dropped or not, the export is whole (I5), or not there: the look just now has opened the outbox.
+            // Whether they were dropped or not, the export is whole (I5), or not there as soon as the outbox was opened: a look reads a copy.
+            assert_exit(&self.gateway.output(&["queue", "compact"]).await, 0);
             let values = self.exported_values();
             assert_eq!(values.len(), if edge == "discard:written" { 0 } else { 100 }, "{edge}");
             if expected == (0, 0) {

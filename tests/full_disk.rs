@@ -292,7 +292,7 @@ async fn the_outbox_keeps_to_outbox_max() {
     let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
     std::fs::write(scene.gateway.config(), config.replace("linger = ", "outbox_max = \"1MiB\"\nlinger = ")).unwrap();
     // Half as much again as the bound.
-    scene.add(120_000).await;
+    scene.add(200_000).await;
     scene.proxy.cut().await;
     scene.start();
     scene.says("outbox_max is reached", 1).await;
