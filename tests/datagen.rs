@@ -181,7 +181,7 @@ async fn the_command_says_what_is_wrong() {
     let nobody = db.url().replace("secret", "guess");
     let (code, _, error) = command(&nobody, &[]).await;
     assert_eq!(code, Some(3));
-    assert!(error.contains("check user and password") && !error.contains("guess"), "{error}");
+    assert!(error.contains("check the user and the password") && !error.contains("guess"), "{error}");
     let (code, _, error) = command("mysql://u@127.0.0.1:1/ch", &[]).await;
     assert_eq!(code, Some(3));
     assert!(error.contains("nothing listens at 127.0.0.1:1"), "{error}");

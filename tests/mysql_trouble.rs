@@ -55,7 +55,7 @@ async fn a_wrong_password_is_denied_and_not_repeated() {
     let mut source = source(&db.url().replace("secret", "hunter2"));
     let error = source.connect().await.unwrap_err();
     assert!(matches!(error, SourceError::Denied { .. }), "{error}");
-    assert!(error.to_string().contains("check user and password"), "{error}");
+    assert!(error.to_string().contains("check the user and the password"), "{error}");
     assert!(!chain(&error).contains("hunter2") && !format!("{source:?}").contains("hunter2"));
 }
 

@@ -21,11 +21,8 @@ async fn without_a_data_dir_there_is_nothing_and_nothing_is_made() {
     let status = json(&scene, &["queue", "status", "--json"], 0).await;
     assert_eq!(status["without_outbox"], serde_json::json!(["central"]));
     assert_eq!(status["destinations"], serde_json::json!([]));
-    for args in [&["queue", "list"][..], &["queue", "list", "--json"]] {
-        let list = scene.gateway.output(args).await;
-        told(&list, 0, &["no outbox yet"]);
-        assert_eq!(stdout(&list), "", "{args:?}");
-    }
+    told(&scene.gateway.output(&["queue", "list"]).await, 0, &["no outbox yet"]);
+    assert_eq!(stdout(&scene.gateway.output(&["queue", "list", "--json"]).await), "", "what a program reads holds records alone");
     assert!(!scene.gateway.data_dir().exists());
 }
 
