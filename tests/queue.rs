@@ -132,6 +132,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+fn signal(name: &str, to: &Running) {
+    assert!(std::process::Command::new("kill").args([name, &to.0.id().to_string()]).status().unwrap().success());
+}
+
 #[track_caller]
 fn code(output: &Output, expected: i32) {
     let all = format!("{}{}", text(&output.stdout), text(&output.stderr));

@@ -21,10 +21,6 @@ fn call(scene: &Scene, request: &Value) -> Vec<u8> {
     format!("{call}\n").into_bytes()
 }
 
-fn signal(name: &str, to: &Running) {
-    assert!(Command::new("kill").args([name, &to.0.id().to_string()]).status().unwrap().success());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_closes_its_half_after_asking_is_answered() {
     let scene = Scene::set().await;

@@ -17,12 +17,10 @@ async fn a_reload_takes_what_can_change_and_a_bad_configuration_keeps_the_old_on
             sleep(Duration::from_millis(50)).await;
         }
     };
-    let hang_up =
-        |pid: u32| assert!(std::process::Command::new("kill").args(["-HUP", &pid.to_string()]).status().unwrap().success());
     let good = std::fs::read_to_string(scene.gateway.config()).unwrap();
 
     std::fs::write(scene.gateway.config(), good.replace("linger", "lingre")).unwrap();
-    hang_up(daemon.0.id());
+    signal("-HUP", &daemon);
     says("the new configuration has problems: the old one stays").await;
     scene.source.run("INSERT INTO Reading (time, nodeId, type, value) VALUES ('2026-02-01', 1, 0, 5)").await;
     scene.arrives().await;
@@ -32,7 +30,7 @@ async fn a_reload_takes_what_can_change_and_a_bad_configuration_keeps_the_old_on
     let Scene { dir, source, central, gateway } = scene;
     let gateway = gateway.and_destination("other", other.addr);
     let scene = Scene { dir, source, central, gateway };
-    hang_up(daemon.0.id());
+    signal("-HUP", &daemon);
     says("the configuration was reloaded").await;
     let status = scene
         .until(&["queue", "status", "--json"], |status| {
@@ -70,8 +68,7 @@ async fn one_that_cannot_be_set_up_is_shown_and_is_served_after_a_reload_that_me
     let log = scene.dir.path().join("packhorse.log");
     scene.gateway.set_env("PACKHORSE_LOG_FILE", log.to_str().unwrap());
     let mut daemon = scene.gateway.spawn(&["run"]);
-    let hang_up =
-        || assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+    let hang_up = || signal("-HUP", &daemon);
     scene.arrives().await;
     let shown = scene.until(&["queue", "status", "--json"], |status| status["destinations"][1]["state"] == "closed").await;
     let sentence = shown["destinations"][1]["sentence"].as_str().unwrap();
@@ -116,7 +113,7 @@ async fn a_destination_that_is_disabled_and_enabled_again_at_once_loses_and_doub
     let mut daemon = scene.gateway.spawn(&["run"]);
     let reload = |text: &str| {
         std::fs::write(scene.gateway.config(), text).unwrap();
-        assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+        signal("-HUP", &daemon);
     };
     let insert = async |round: i64| {
         scene
@@ -160,17 +157,7 @@ async fn a_wrong_token_parks_nothing_and_is_mended_by_its_file_and_a_reload() {
     };
     write("a-token-that-nobody-knows\n");
     let (addr, database) = (scene.central.addr, scene.central.database().to_owned());
-    let mut command = support::gateway::packhorse();
-    command.args([
-        "-q",
-        "--config",
-        "/dev/null",
-        "receiver",
-        "--listen",
-        &addr.to_string(),
-        "--database",
-        &format!("sqlite://{}", database.display()),
-    ]);
+    let mut command = support::gateway::receiver(addr, &database);
     command.env("PACKHORSE_RECEIVER_TOKENS_FILE", &tokens);
     let _receiver = Running(command.spawn().unwrap());
     let config = std::fs::read_to_string(scene.gateway.config()).unwrap();
@@ -188,7 +175,7 @@ async fn a_wrong_token_parks_nothing_and_is_mended_by_its_file_and_a_reload() {
     let status = scene.until(&["queue", "status", "--json"], refused).await;
     assert!(!status.to_string().contains("nobody-knows"), "{status}");
     write("the-right-token-of-house-17\n");
-    assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+    signal("-HUP", &daemon);
     scene.arrives().await;
     let status = scene.json(&["queue", "status", "--json"]).await;
     assert_eq!(status["destinations"][0]["parked"], 0, "{status}");
@@ -215,7 +202,7 @@ async fn a_rewind_that_waits_for_room_says_so_and_ends_when_a_reload_closes_its_
     };
     says("waits for room").await;
     std::fs::write(scene.gateway.config(), &good).unwrap();
-    assert!(std::process::Command::new("kill").args(["-HUP", &daemon.0.id().to_string()]).status().unwrap().success());
+    signal("-HUP", &daemon);
     says("the outbox was closed before this was done").await;
     assert_eq!(rewind.0.wait().unwrap().code(), Some(1));
     scene.central.restart().await;

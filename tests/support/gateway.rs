@@ -68,6 +68,14 @@ impl Drop for Running {
     }
 }
 
+/// `packhorse receiver` over SQLite. The configuration of a packhorse that is installed here does not reach it.
+pub fn receiver(addr: SocketAddr, database: &Path) -> Command {
+    let mut command = packhorse();
+    let database = format!("sqlite://{}", database.display());
+    command.args(["-q", "--config", "/dev/null", "receiver", "--listen", &addr.to_string(), "--database", &database]);
+    command
+}
+
 /// A central server: `packhorse receiver` over SQLite, in a manner.
 pub struct Central {
     manner: &'static str,
@@ -87,19 +95,8 @@ impl Central {
     }
 
     fn spawn(addr: SocketAddr, database: &Path, manner: &str) -> Running {
-        let mut command = packhorse();
-        command.args([
-            "-q",
-            "--config",
-            "/dev/null",
-            "receiver",
-            "--listen",
-            &addr.to_string(),
-            "--manner",
-            manner,
-            "--database",
-        ]);
-        command.arg(format!("sqlite://{}", database.display()));
+        let mut command = receiver(addr, database);
+        command.args(["--manner", manner]);
         Running(command.stdout(Stdio::null()).spawn().unwrap())
     }
 
